@@ -1,0 +1,27 @@
+"""Where files of ours live on the controller: the user's cache and the state of running machines."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+
+def cache_dir() -> Path:
+    """Directory of images, builds and downloads; ``REXX_CACHE`` overrides the user's cache directory."""
+    chosen = os.environ.get("REXX_CACHE")
+    path = Path(chosen) if chosen else user_cache_path("rexxinfra")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def state_dir() -> Path:
+    """Directory of live local machines, private to the user; ``REXX_STATE`` overrides it."""
+    chosen = os.environ.get("REXX_STATE")
+    path = Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"rexxinfra-{os.getuid()}"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_uid != os.getuid():
+        raise PermissionError(f"{path} belongs to another user")
+    return path
