@@ -1,0 +1,107 @@
+"""The byte streams of a process on the controller itself."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..deadline import Deadline
+from ..errors import CommandTimeout
+from .stream import STDERR, STDOUT, Chunk
+
+_READ_SIZE = 1 << 16
+
+
+class ProcessStream:
+    """A child process in its own process group, killed as a group on ``close``."""
+
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            cwd=cwd,
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._stdin: int | None = self._process.stdin.fileno()
+        self._outputs = {self._process.stdout.fileno(): STDOUT, self._process.stderr.fileno(): STDERR}
+        self._poll = select.poll()
+        os.set_blocking(self._stdin, False)
+        for descriptor in self._outputs:
+            os.set_blocking(descriptor, False)
+            self._poll.register(descriptor, select.POLLIN)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exchange(self, outgoing: memoryview, timeout: float | None) -> tuple[int, list[Chunk]]:
+        written, chunks = 0, []
+        if self._stdin is None:
+            written = len(outgoing)
+        elif outgoing:
+            self._poll.register(self._stdin, select.POLLOUT)
+        try:
+            ready = self._poll.poll(None if timeout is None else timeout * 1000)
+        finally:
+            if self._stdin is not None and outgoing:
+                self._poll.unregister(self._stdin)
+        for descriptor, _ in ready:
+            if descriptor == self._stdin:
+                written = self._write(outgoing)
+                continue
+            try:
+                data = os.read(descriptor, _READ_SIZE)
+            except BlockingIOError:
+                continue
+            chunks.append((self._outputs[descriptor], data))
+            if not data:
+                self._poll.unregister(descriptor)
+        return written, chunks
+
+    def _write(self, outgoing: memoryview) -> int:
+        assert self._stdin is not None
+        try:
+            return os.write(self._stdin, outgoing)
+        except BlockingIOError:
+            return 0
+        except BrokenPipeError:
+            self.close_input()
+            return len(outgoing)
+
+    def close_input(self) -> None:
+        if self._stdin is not None:
+            assert self._process.stdin is not None
+            self._stdin = None
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+    def wait(self, deadline: Deadline) -> int:
+        try:
+            status = self._process.wait(deadline.remaining())
+        except subprocess.TimeoutExpired as late:
+            raise CommandTimeout(f"process {self.pid} still runs after {deadline.seconds:g} s") from late
+        return status if status >= 0 else 128 - status
+
+    def close(self) -> None:
+        self.close_input()
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()

@@ -1,0 +1,223 @@
+"""A persistent ``sh`` in a machine that runs command after command over one process's streams."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import shlex
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..deadline import Deadline
+from ..errors import ChannelClosed, CommandFailed, CommandTimeout, RexxInfraError
+from .stream import STDERR, STDOUT, OnOutput, Stream, drain
+
+INLINE_STDIN = 1 << 16
+"""Largest standard input in bytes that travels inside the shell's own input, as base64."""
+
+OUTPUT_LIMIT = 256 << 20
+"""Most bytes that one command may print on one stream."""
+
+_GRACE = 2.0
+
+# Every parent but the first is stopped before its children are looked for, so none can fork away.
+# Fields of /proc/PID/stat after the command name: state, ppid (proc_pid_stat(5)).
+KILL_DESCENDANTS = """
+found= queue=$1
+while [ -n "$queue" ]; do
+  parents=$queue queue=
+  for parent in $parents; do
+    for stat in /proc/[0-9]*/stat; do
+      IFS= read -r line <"$stat" || continue
+      pid=${line%% *}
+      set -- ${line##*) }
+      [ "$2" = "$parent" ] && [ "$pid" != "$$" ] || continue
+      kill -STOP "$pid"; found="$found $pid" queue="$queue $pid"
+    done
+  done
+done
+[ -z "$found" ] || kill -KILL $found
+"""
+
+
+@dataclass(frozen=True)
+class ShellOutput:
+    """What one command gave: its exit status, both streams byte for byte, and the line it reported."""
+
+    rc: int
+    stdout: bytes
+    stderr: bytes
+    report: bytes = b""
+
+
+class _Collector:
+    """One output stream of the shell: drops what comes before the start mark, ends at the end mark."""
+
+    def __init__(self, which: int, start: bytes, end: bytes, on_output: OnOutput | None) -> None:
+        self._which, self._start, self._end, self._on_output = which, start, end, on_output
+        self._buffer = bytearray()
+        self._started = False
+        self._scanned = 0
+        self._told = 0
+        self.tail: bytes | None = None
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+        if not self._started:
+            found = self._buffer.find(self._start)
+            if found < 0:
+                return
+            del self._buffer[: found + len(self._start)]
+            self._started = True
+        end = self._buffer.find(self._end, self._scanned)
+        safe = len(self._buffer) - len(self._end) + 1 if end < 0 else end
+        self._scanned = max(0, safe)
+        if self._on_output and safe > self._told:
+            self._on_output(self._which, bytes(self._buffer[self._told : safe]))
+            self._told = safe
+        if end >= 0:
+            line_end = self._buffer.find(b"\n", end)
+            if line_end >= 0:
+                self.tail = bytes(self._buffer[end + len(self._end) : line_end])
+                del self._buffer[end:]
+
+    @property
+    def output(self) -> bytes:
+        return bytes(self._buffer) if self._started else b""
+
+    @property
+    def size(self) -> int:
+        return len(self._buffer)
+
+
+class ShellChannel:
+    """Runs commands in a persistent shell: true exit status, separate streams, binary safe, deadlines.
+
+    Each command has a subshell of its own, so ``cd``, ``exit`` and variables do not reach the next.
+    Output of a background job that outlives its command is dropped once the command has ended.
+    ``spawn`` opens a second process in the same machine; it is used to end commands that run too long.
+    """
+
+    def __init__(
+        self, stream: Stream, spawn: Callable[[Sequence[str]], Stream], where: str, deadline: Deadline
+    ) -> None:
+        self._stream = stream
+        self._spawn = spawn
+        self._where = where
+        self._lock = threading.Lock()
+        self._token = secrets.token_hex(12)
+        self._count = 0
+        self.broken = False
+        self._pid = self._exchange("echo $$", "", deadline, None, "sh").stdout.decode().strip()
+
+    def run(
+        self,
+        command: str,
+        *,
+        stdin: bytes = b"",
+        after: str = "",
+        deadline: Deadline,
+        on_output: OnOutput | None = None,
+        shown: str | None = None,
+    ) -> ShellOutput:
+        """Run one shell command line, then ``after``, whose one line of output becomes the report.
+
+        Raises `CommandTimeout` after killing the command inside the machine, with its output so far,
+        and `ChannelClosed` when the shell ends before the command does.
+        """
+        script = f"eval {shlex.quote(command)}"
+        if stdin:
+            encoded = base64.b64encode(stdin).decode()
+            script = f"base64 -d <<'=' | ({script})\n{encoded}\n="
+        else:
+            script = f"({script}) </dev/null"
+        return self._exchange(script, after, deadline, on_output, shown or command)
+
+    def _exchange(
+        self, script: str, after: str, deadline: Deadline, on_output: OnOutput | None, shown: str
+    ) -> ShellOutput:
+        with self._lock:
+            self._count += 1
+            mark = f"{self._token}{self._count}"
+            lines = (
+                f"printf %s '<{mark}>'; printf %s '<{mark}>' >&2\n"
+                f"{script}\n"
+                f"printf '</{mark}>%d ' $?; {after}\nprintf '\\n'; printf '</{mark}>\\n' >&2\n"
+            )
+            start, end = f"<{mark}>".encode(), f"</{mark}>".encode()
+            outputs = {
+                which: _Collector(which, start, end, on_output) for which in (STDOUT, STDERR)
+            }
+            try:
+                self._converse(lines.encode("utf-8", "surrogateescape"), outputs, deadline, shown)
+            except BaseException:
+                self.broken = True
+                raise
+            tail = outputs[STDOUT].tail
+            if tail is None:
+                self._end_command(outputs)
+                raise CommandTimeout(
+                    f"command not done after {deadline.seconds:g} s; it was killed in the machine",
+                    command=shown,
+                    output=_both(outputs),
+                    where=self._where,
+                    hint="give it more time with timeout=… or --rexx-timeout",
+                )
+            status, _, report = tail.partition(b" ")
+            return ShellOutput(int(status), outputs[STDOUT].output, outputs[STDERR].output, report)
+
+    def _converse(
+        self, text: bytes, outputs: Mapping[int, _Collector], deadline: Deadline, shown: str
+    ) -> None:
+        outgoing = memoryview(text)
+        while any(output.tail is None for output in outputs.values()) and not deadline.passed:
+            written, chunks = self._stream.exchange(outgoing, deadline.remaining())
+            outgoing = outgoing[written:]
+            for which, data in chunks:
+                if not data:
+                    raise ChannelClosed(
+                        "the shell in the machine ended before the command did; its outcome is unknown",
+                        command=shown,
+                        output=_both(outputs),
+                        where=self._where,
+                    )
+                outputs[which].feed(data)
+                if outputs[which].size > OUTPUT_LIMIT:
+                    raise CommandFailed(
+                        f"the command printed more than {OUTPUT_LIMIT >> 20} MiB",
+                        command=shown,
+                        where=self._where,
+                        hint="send its output to a file in the machine and get() that",
+                    )
+
+    def _end_command(self, outputs: Mapping[int, _Collector]) -> None:
+        """Kill what the current command started, and see the shell come back; else give the shell up."""
+        self.broken = True
+        grace = Deadline(_GRACE)
+        try:
+            killer = self._spawn(["/bin/sh", "-c", f"{{ {KILL_DESCENDANTS} }} 2>/dev/null", "sh", self._pid])
+            try:
+                drain(killer, b"", grace, "killing the command")
+            finally:
+                killer.close()
+            self._converse(b"", outputs, grace, "sh")
+            self.broken = any(output.tail is None for output in outputs.values())
+        except RexxInfraError:
+            pass
+
+    def close(self) -> None:
+        self.broken = True
+        self._stream.close()
+
+
+def prepared(command: str, cwd: str | None, env: Mapping[str, str] | None) -> str:
+    """A command line preceded by its directory and environment, which so stay out of argv."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in (env or {}).items()]
+    if cwd is not None:
+        lines.append(f"cd {shlex.quote(cwd)} || exit 125")
+    return "\n".join([*lines, command])
+
+
+def _both(outputs: Mapping[int, _Collector]) -> str:
+    return b"".join(output.output for output in outputs.values()).decode("utf-8", "replace")

@@ -1,0 +1,37 @@
+"""Locks between the processes and threads of one computer, as files that nobody has to clean up after."""
+
+from __future__ import annotations
+
+import fcntl
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .deadline import Deadline
+
+
+@contextmanager
+def locked(path: Path, *, deadline: Deadline, what: str) -> Iterator[None]:
+    """Hold the file lock ``path`` for the block.
+
+    The lock ends with its process, however that dies; the empty file stays. Raises `DeadlineExceeded`
+    naming ``what`` when another holder keeps it longer than the deadline.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        deadline.wait_for(
+            lambda: try_lock(file.fileno()),
+            f"waiting for another process that holds {what}",
+            hint=f"`fuser {shlex.quote(str(path))}` shows which one",
+        )
+        yield
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the exclusive lock of an open file if nobody has it; says whether that worked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,403 @@
+"""What a test holds: a machine in which commands run, files come and go, and REXX is spoken."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import stat
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .channels.shell import INLINE_STDIN, ShellChannel, ShellOutput, prepared
+from .channels.stream import OnOutput, drain
+from .deadline import Deadline
+from .errors import ChannelClosed, CommandFailed, MachineDied, UsageError
+from .events import Events, Step
+from .model import Capability, CommandResult, Phase, Resource, Spec, Status
+
+if TYPE_CHECKING:
+    from testinfra.host import Host
+
+    from .rexx.runtime import RexxRuntime
+    from .systems.base import Driver
+
+_OPENING = 30.0
+
+
+class Machine:
+    """One provisioned thing in which commands run. Made by a `Lab`, which also takes it down."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        resource: Resource,
+        spec: Spec,
+        name: str,
+        *,
+        events: Events,
+        timeout: float,
+        runtime: Callable[[Machine], RexxRuntime],
+    ) -> None:
+        self.driver = driver
+        self.resource = resource
+        self.spec = spec
+        self.name = name
+        self.events = events
+        self.timeout = timeout
+        self._make_runtime = runtime
+        self._channels: dict[str | None, ShellChannel] = {}
+        self._opening = threading.Lock()
+
+    @property
+    def system(self) -> str:
+        """Name of the system the machine is in."""
+        return self.driver.name
+
+    @property
+    def where(self) -> str:
+        """How messages name the machine: ``docker:web``."""
+        return f"{self.system}:{self.name}"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this machine's system can do beyond running commands."""
+        return self.driver.capabilities
+
+    @property
+    def status(self) -> Status:
+        """What the machine is right now."""
+        return self.driver.status(self.resource)
+
+    @property
+    def scratch(self) -> str:
+        """A directory in the machine for files of ours, which ends with the machine."""
+        return self.driver.scratch(self.resource)
+
+    @cached_property
+    def rexx(self) -> RexxRuntime:
+        """Runs REXX here: ``machine.rexx("SAY 'hello'")``."""
+        return self._make_runtime(self)
+
+    @cached_property
+    def host(self) -> Host:
+        """The machine as a pytest-testinfra host, over our own channel."""
+        from .testinfra import testinfra_host
+
+        return testinfra_host(self)
+
+    def __repr__(self) -> str:
+        return f"<Machine {self.where} {self.driver.describe(self.resource)}>"
+
+    def step(self, what: str) -> AbstractContextManager[Step]:
+        """Report that ``what`` is going on here for as long as the block runs."""
+        return self.events.step(self.where, what)
+
+    def sees(self, path: str) -> bool:
+        """Whether the controller's files below ``path`` are in the machine at the same place."""
+        return self.driver.sees(self.resource, path)
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        stdin: str | bytes | BinaryIO = b"",
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        on_output: OnOutput | None = None,
+    ) -> CommandResult:
+        """Run a shell command line, or a list of words that no shell interprets.
+
+        ``timeout`` is in seconds; the command is killed in the machine when it is over. ``check`` makes
+        a status other than 0 an error. ``on_output`` gets each piece of output as it comes:
+        ``(1 for stdout | 2 for stderr, bytes)``.
+
+        Raises `CommandTimeout`, `CommandFailed` (with ``check``), `MachineDied`.
+        """
+        result, _ = self.run_reporting(
+            command, stdin=stdin, cwd=cwd, env=env, user=user, timeout=timeout, on_output=on_output
+        )
+        if check and not result.ok:
+            raise CommandFailed(
+                f"the command ended with status {result.rc}",
+                command=result.command,
+                output=result.stderr or result.stdout,
+                where=self.where,
+            )
+        return result
+
+    def run_reporting(
+        self,
+        command: str | Sequence[str],
+        *,
+        before: str = "",
+        after: str = "",
+        shown: str | None = None,
+        stdin: str | bytes | BinaryIO = b"",
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        on_output: OnOutput | None = None,
+    ) -> tuple[CommandResult, bytes]:
+        """Like `run`, with a shell command ``before`` and one ``after`` it in the same round trip.
+
+        What ``after`` prints, one line, is returned beside the result and is part of no stream.
+        """
+        line = command if isinstance(command, str) else shlex.join(command)
+        shown = line if shown is None else shown
+        script = prepared(line, cwd, env)
+        if before:
+            script = f"{before} || exit 125\n{script}"
+        if "\0" in script:
+            raise UsageError("the command has a NUL character", command=shown.replace("\0", "\\0"), where=self.where)
+        deadline = Deadline(timeout or self.timeout)
+        started = time.monotonic()
+        try:
+            output = self._execute(script, after, shown, stdin, user, deadline, on_output)
+        except ChannelClosed as closed:
+            raise self._explained(closed) from closed
+        duration = time.monotonic() - started
+        return CommandResult(shown, output.rc, output.stdout, output.stderr, duration, self.where), output.report
+
+    def _execute(
+        self,
+        script: str,
+        after: str,
+        shown: str,
+        stdin: str | bytes | BinaryIO,
+        user: str | None,
+        deadline: Deadline,
+        on_output: OnOutput | None,
+    ) -> ShellOutput:
+        if isinstance(stdin, str):
+            stdin = stdin.encode()
+        if isinstance(stdin, bytes) and len(stdin) <= INLINE_STDIN:
+            channel = self._channel(user)
+            return channel.run(
+                script, stdin=stdin, after=after, deadline=deadline, on_output=on_output, shown=shown
+            )
+        stream = self.driver.open(self.resource, ["/bin/sh", "-c", script], deadline, user)
+        try:
+            rc, out, err = drain(stream, stdin, deadline, shown, on_output)
+        finally:
+            stream.close()
+        report = self._channel(user).run(after, deadline=deadline).stdout if after else b""
+        return ShellOutput(rc, out, err, report)
+
+    def _channel(self, user: str | None = None) -> ShellChannel:
+        with self._opening:
+            channel = self._channels.get(user)
+            if channel is None or channel.broken:
+                if channel is not None:
+                    channel.close()
+                channel = self._open_channel(user)
+                self._channels[user] = channel
+            return channel
+
+    def _open_channel(self, user: str | None) -> ShellChannel:
+        deadline = Deadline(_OPENING)
+        stream = self.driver.shell(self.resource, deadline, user)
+        try:
+            return ShellChannel(
+                stream, lambda argv: self.driver.open(self.resource, argv, Deadline(5), user), self.where, deadline
+            )
+        except BaseException:
+            stream.close()
+            raise
+
+    def _explained(self, closed: ChannelClosed) -> ChannelClosed | MachineDied:
+        """Why the channel closed: because the machine died, or for another reason."""
+        status = self.status
+        if status.phase is Phase.RUNNING:
+            return closed
+        reason = f" ({status.reason})" if status.reason else ""
+        return MachineDied(
+            f"the machine is {status.phase}{reason}; what became of the command is unknown",
+            command=closed.command,
+            output=closed.output,
+            where=self.where,
+            hint="did the command end the machine's first process, or did it run out of memory?",
+        )
+
+    def connect(self) -> None:
+        """Open the channel now rather than at the first command."""
+        self._channel()
+
+    def disconnect(self) -> None:
+        """Close every channel; the next command opens one again."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+
+    def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
+        """Make ``path`` a file with this content; missing directories are made."""
+        data = content.encode() if isinstance(content, str) else content
+        self._receive(path, data, mode, "")
+
+    def read(self, path: str) -> bytes:
+        """Content of a file; raises `CommandFailed` when it cannot be read."""
+        return self.run(["cat", path], check=True).stdout_bytes
+
+    def put(self, source: str | Path, target: str, mode: int | None = None) -> None:
+        """Copy a file or directory of the controller into the machine; missing directories are made.
+
+        A file goes to ``target``, or into it when that is a directory or ends in ``/``. What is in a
+        directory goes into the directory ``target``. Permission bits are kept; the owner becomes the
+        machine's user.
+        """
+        path = Path(source)
+        if not path.exists():
+            raise UsageError(f"put: {path} does not exist", hint=f"it was looked for at {path.absolute()}")
+        with tempfile.TemporaryFile() as archive:
+            if path.is_dir():
+                with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                    tar.add(path, arcname=".")
+                archive.seek(0)
+                place = shlex.quote(target)
+                self.run(f"mkdir -p {place} && tar -xf - -o -C {place}", stdin=_small(archive), check=True)
+                return
+            with path.open("rb") as file:
+                permissions = stat.S_IMODE(path.stat().st_mode) if mode is None else mode
+                self._receive(target, _small(file), permissions, path.name)
+
+    def _receive(self, target: str, content: bytes | BinaryIO, mode: int, name: str) -> None:
+        place = shlex.quote(target)
+        into = f'case "$t" in */) t=$t{shlex.quote(name)};; *) [ ! -d "$t" ] || t=$t/{shlex.quote(name)};; esac; '
+        self.run(
+            f't={place}; {into if name else ""}case "$t" in */*) mkdir -p "${{t%/*}}/";; esac && '
+            f'cat >"$t" && chmod {mode:o} "$t"',
+            stdin=content,
+            check=True,
+        )
+
+    def get(self, source: str, target: str | Path) -> None:
+        """Copy a file or directory out of the machine, with the same rules as `put`."""
+        path = Path(target)
+        place = shlex.quote(source)
+        result = self.run(f"if [ -d {place} ]; then echo d; tar -cf - -C {place} .; else echo f; cat {place}; fi")
+        kind, _, data = result.stdout_bytes.partition(b"\n")
+        if not result.ok:
+            raise CommandFailed(
+                f"{source} cannot be copied out of the machine", output=result.stderr, where=self.where
+            )
+        if kind == b"d":
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile() as archive:
+                archive.write(data)
+                archive.seek(0)
+                with tarfile.open(fileobj=archive) as tar:
+                    tar.extractall(path, filter="data")
+            return
+        if path.is_dir() or str(target).endswith("/"):
+            path = path / source.rstrip("/").rpartition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def logs(self) -> str:
+        """What the machine's main process printed."""
+        return self.driver.logs(self.resource)
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Stop the machine; its file system stays, and `start` brings it back."""
+        with self.step("stop"):
+            self.driver.stop(self.resource, Deadline(timeout))
+        self.disconnect()
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start a stopped machine and wait until commands run in it again."""
+        with self.step("start"):
+            self.driver.start(self.resource, Deadline(timeout))
+            self.connect()
+
+    def restart(self, timeout: float = 60.0) -> None:
+        """Stop the machine and start it again; its file system stays, its processes do not."""
+        self.stop(timeout)
+        self.start(timeout)
+
+    def commit(self, image: str, timeout: float = 300.0) -> str:
+        """Save the machine's file system as ``image``; returns the name to start from."""
+        with self.step(f"commit {image}"):
+            return self.driver.commit(self.resource, image, Deadline(timeout))
+
+    def address(self, port: int) -> tuple[str, int]:
+        """Host and port at which the controller reaches ``port`` of the machine."""
+        return self.driver.address(self.resource, port)
+
+    def wait_healthy(self, timeout: float = 60.0) -> None:
+        """Wait until the health check passes; raises `MachineDied` with its output when it gives up."""
+        with self.step("wait until healthy"):
+            Deadline(timeout).wait_for(
+                lambda: self.driver.healthy(self.resource), f"{self.where} to be healthy", hint=self._log_hint()
+            )
+
+    def wait_for_port(self, port: int, timeout: float = 30.0) -> tuple[str, int]:
+        """Wait until something accepts connections at ``port``; returns where the controller reaches it.
+
+        Connects again after a moment, for a port forwarder may accept before the service does.
+        """
+        where = self.address(port)
+
+        def serves() -> bool:
+            try:
+                with socket.create_connection(where, timeout=2) as connection:
+                    connection.settimeout(0.05)
+                    return _stays_open(connection)
+            except OSError:
+                self._must_run()
+                return False
+
+        with self.step(f"wait for port {port}"):
+            Deadline(timeout).wait_for(serves, f"port {port} of {self.where}", hint=self._log_hint())
+        return where
+
+    def wait_until(self, command: str, timeout: float = 30.0) -> CommandResult:
+        """Run ``command`` until it ends with status 0; returns that result."""
+        deadline = Deadline(timeout)
+        last: list[CommandResult] = []
+
+        def succeeds() -> CommandResult | None:
+            last[:] = [self.run(command, timeout=deadline.remaining() or 0.001)]
+            return last[0] if last[0].ok else None
+
+        with self.step(f"wait until {command}"):
+            return deadline.wait_for(succeeds, f"{command!r} to succeed on {self.where}", hint=self._log_hint())
+
+    def _must_run(self) -> None:
+        status = self.status
+        if status.phase is not Phase.RUNNING:
+            raise MachineDied(
+                f"the machine is {status.phase}, exit status {status.exit_code}",
+                where=self.where,
+                output=self.logs() if Capability.LOGS in self.capabilities and self.spec.command else None,
+            )
+
+    def _log_hint(self) -> str:
+        command: Any = shlex.join(self.driver.enter_command(self.resource))
+        return f"look inside with: {command}"
+
+
+def _stays_open(connection: socket.socket) -> bool:
+    """Whether the peer keeps a new connection, instead of closing it at once as a forwarder does."""
+    try:
+        return connection.recv(1) != b""
+    except TimeoutError:
+        return True
+
+
+def _small(file: BinaryIO) -> bytes | BinaryIO:
+    """The content of a file when it is small enough to travel with the command, else the file."""
+    start = file.read(INLINE_STDIN + 1)
+    if len(start) <= INLINE_STDIN:
+        return start
+    file.seek(0)
+    return file

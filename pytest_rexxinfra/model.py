@@ -1,0 +1,386 @@
+"""The data that flows through a lab: what is asked for, what exists, what a command gave."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .rexx.builds import Build
+
+LABEL_PREFIX = "rexxinfra."
+
+
+class Capability(StrEnum):
+    """Something that not every system can do; what a driver does not list raises `Unsupported`."""
+
+    IMAGES = "images"
+    BAKE = "bake"
+    COMMIT = "commit"
+    LIMITS = "limits"
+    LOGS = "logs"
+    MAIN_PROCESS = "main process"
+    HEALTH = "health"
+    HOSTNAME = "hostname"
+    NETWORK_NONE = "network none"
+    NETWORKS = "networks"
+    PORTS = "ports"
+    RESTART = "restart"
+    USERS = "users"
+    VOLUMES = "volumes"
+
+
+class Phase(StrEnum):
+    """Where a machine is in its life."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    GONE = "gone"
+
+
+class Kind(StrEnum):
+    """What sort of resource a lease is for."""
+
+    MACHINE = "machine"
+    NETWORK = "network"
+    VOLUME = "volume"
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(text: str | int, what: str = "memory") -> int:
+    """Bytes meant by ``512m``, ``1.5 GiB`` or a plain number; units are powers of 1024, as docker has them."""
+    match = _SIZE.fullmatch(str(text).strip())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(
+            f"{what}: {text!r} is no size", hint="write a number with k, m or g, for example 256m or 1.5g"
+        )
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A directory of the controller (absolute path) or a named volume, seen inside at ``target``."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Volume:
+        """Read ``SOURCE:TARGET[:ro]``; a relative ``./path`` is taken from the current directory."""
+        parts = text.split(":")
+        if len(parts) not in (2, 3) or not parts[0] or not parts[1].startswith("/") or parts[2:] not in ([], ["ro"], ["rw"]):
+            raise UsageError(f"volume {text!r} is not SOURCE:TARGET[:ro]", hint="for example ./site:/srv/site:ro")
+        source = parts[0]
+        if source.startswith((".", "/", "~")):
+            path = Path(source).expanduser().resolve()
+            if not path.exists():
+                raise UsageError(f"volume {text!r}: {path} does not exist")
+            source = str(path)
+        return cls(source, parts[1], parts[2:] == ["ro"])
+
+
+@dataclass(frozen=True)
+class Health:
+    """A command that tells whether the machine's main process serves: status 0 is healthy."""
+
+    command: str
+    interval: float = 0.5
+    retries: int = 20
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a machine should be. ``None`` leaves the choice to the system.
+
+    ``memory`` is in bytes, ``cpus`` in cores. ``network`` is ``None`` (the system's default),
+    ``"none"`` or the name of a network made by the same lab. ``command`` makes that the
+    machine's main process; without it the machine idles and waits for commands.
+    ``build`` is baked into the machine where the system can, else deployed at first use.
+    """
+
+    image: str | None = None
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    network: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[int, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    command: tuple[str, ...] | None = None
+    health: Health | None = None
+    user: str | None = None
+    hostname: str | None = None
+    build: Build | None = None
+    baked: str | None = None
+    """Set by the lab: an image in which ``build`` already is on top of ``image``."""
+
+    @classmethod
+    def of(cls, **wishes: Any) -> Spec:
+        """A spec from what a user writes: sizes and volumes as text, lists for tuples.
+
+        Raises `UsageError` naming the wish that cannot be right.
+        """
+        known = {each.name for each in fields(cls)} - {"build", "baked"}
+        for name in wishes:
+            if name not in known:
+                raise UsageError(
+                    f"a machine has no {name!r}", hint=f"it can have: {', '.join(sorted(known))}"
+                )
+        wishes = {name: value for name, value in wishes.items() if value is not None}
+        for name, check in _CHECKS.items():
+            if name in wishes:
+                wishes[name] = check(wishes[name])
+        return cls(**wishes)
+
+    def but(self, **changes: Any) -> Spec:
+        """The same spec with some fields replaced."""
+        return replace(self, **changes)
+
+    def wants(self) -> frozenset[Capability]:
+        """The capabilities that a system must have to give this."""
+        asked = {
+            Capability.IMAGES: self.image,
+            Capability.LIMITS: self.memory or self.cpus or self.pids,
+            Capability.NETWORK_NONE: self.network == "none",
+            Capability.NETWORKS: self.network not in (None, "none"),
+            Capability.PORTS: self.ports,
+            Capability.VOLUMES: self.volumes,
+            Capability.MAIN_PROCESS: self.command,
+            Capability.HEALTH: self.health,
+            Capability.HOSTNAME: self.hostname,
+            Capability.USERS: self.user,
+        }
+        return frozenset(capability for capability, wish in asked.items() if wish)
+
+
+def _positive(what: str, kind: type[int] | type[float]) -> Any:
+    def check(value: Any) -> int | float:
+        try:
+            number = kind(value)
+        except (TypeError, ValueError):
+            number = kind(0)
+        if number <= 0:
+            raise UsageError(f"{what}: {value!r} is not a number above 0")
+        return number
+
+    return check
+
+
+def _env(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"env: {value!r} is not a mapping of names to values")
+    checked = {}
+    for name, text in value.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
+            raise UsageError(f"env: {name!r} is no name of an environment variable")
+        if "\0" in str(text):
+            raise UsageError(f"env: the value of {name} has a NUL character")
+        checked[str(name)] = str(text)
+    return checked
+
+
+def _ports(value: Any) -> tuple[int, ...]:
+    ports = (value,) if isinstance(value, int) else tuple(value)
+    for port in ports:
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise UsageError(f"ports: {port!r} is not a port number from 1 to 65535")
+    return ports
+
+
+def _volumes(value: Any) -> tuple[Volume, ...]:
+    listed = [value] if isinstance(value, (str, Volume)) else list(value)
+    return tuple(each if isinstance(each, Volume) else Volume.parse(each) for each in listed)
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", value) if isinstance(value, str) else tuple(map(str, value))
+
+
+def _health(value: Any) -> Health:
+    return value if isinstance(value, Health) else Health(str(value))
+
+
+def _name(what: str) -> Any:
+    def check(value: Any) -> str:
+        text = str(value)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
+            raise UsageError(f"{what}: {text!r} is no name", hint="letters, digits, '.', '_' and '-'")
+        return text
+
+    return check
+
+
+_CHECKS: dict[str, Any] = {
+    "memory": parse_size,
+    "cpus": _positive("cpus", float),
+    "pids": _positive("pids", int),
+    "env": _env,
+    "ports": _ports,
+    "volumes": _volumes,
+    "command": _command,
+    "health": _health,
+    "hostname": _name("hostname"),
+    "network": _name("network"),
+    "image": str,
+}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a resource: host name, process id and the start time of that process.
+
+    The start time (clock ticks since boot, field 22 of ``/proc/PID/stat``) tells a reused pid apart.
+    """
+
+    host: str
+    pid: int
+    started: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}:{self.started}"
+
+    @classmethod
+    def parse(cls, text: str) -> Owner:
+        host, pid, started = text.rsplit(":", 2)
+        return cls(host, int(pid), int(started))
+
+    @classmethod
+    @cache
+    def current(cls) -> Owner:
+        return cls(socket.gethostname(), os.getpid(), process_start(os.getpid()) or 0)
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether the owner still runs; ``None`` when it is on another host and cannot be asked."""
+        if self.host != socket.gethostname():
+            return None
+        return process_start(self.pid) == self.started
+
+
+def process_start(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot, ``None`` when there is none (proc_pid_stat(5))."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Something that exists, or is about to, in a system, and must be removed again."""
+
+    system: str
+    kind: Kind
+    name: str
+    run: str
+    lease: str
+    owner: Owner
+    created: float
+    expires: float
+    id: str | None = None
+    image: str | None = None
+
+    @classmethod
+    def lease_for(cls, system: str, kind: Kind, run: str, name: str | None = None, lifetime: float = 6 * 3600) -> Resource:
+        """A new lease: a unique name and an expiry, before anything is created."""
+        lease = secrets.token_hex(6)
+        now = time.time()
+        full = f"rexx-{name}-{lease}" if name else f"rexx-{lease}"
+        return cls(system, kind, full, run, lease, Owner.current(), now, now + lifetime)
+
+    def labels(self) -> dict[str, str]:
+        """The labels that every system writes on the resource in its own way."""
+        return {
+            f"{LABEL_PREFIX}kind": str(self.kind),
+            f"{LABEL_PREFIX}run": self.run,
+            f"{LABEL_PREFIX}lease": self.lease,
+            f"{LABEL_PREFIX}owner": str(self.owner),
+            f"{LABEL_PREFIX}created": f"{self.created:.3f}",
+            f"{LABEL_PREFIX}expires": f"{self.expires:.0f}",
+        }
+
+    @classmethod
+    def from_labels(
+        cls, system: str, name: str, labels: Mapping[str, str], *, id: str | None = None, image: str | None = None
+    ) -> Resource | None:
+        """The resource that such labels describe, or ``None`` when they are not ours."""
+        try:
+            return cls(
+                system,
+                Kind(labels[f"{LABEL_PREFIX}kind"]),
+                name,
+                labels[f"{LABEL_PREFIX}run"],
+                labels[f"{LABEL_PREFIX}lease"],
+                Owner.parse(labels[f"{LABEL_PREFIX}owner"]),
+                float(labels[f"{LABEL_PREFIX}created"]),
+                float(labels[f"{LABEL_PREFIX}expires"]),
+                id,
+                image,
+            )
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a machine is right now."""
+
+    phase: Phase
+    exit_code: int | None = None
+    reason: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command in a machine gave; ``duration`` in seconds, measured on the controller."""
+
+    command: str
+    rc: int
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+    duration: float
+    where: str
+
+    @property
+    def ok(self) -> bool:
+        return self.rc == 0
+
+    @property
+    def stdout(self) -> str:
+        return self.stdout_bytes.decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        return self.stderr_bytes.decode("utf-8", "replace")
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines of standard output without their line ends."""
+        return self.stdout.splitlines()
+
+    def __repr__(self) -> str:
+        return (
+            f"CommandResult(rc={self.rc}, stdout={_brief(self.stdout)}, "
+            f"stderr={_brief(self.stderr)}, where={self.where!r})"
+        )
+
+
+def _brief(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "…")

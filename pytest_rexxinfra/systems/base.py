@@ -1,0 +1,153 @@
+"""The contract of a driver: what every system does, and what only some can."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, NoReturn
+
+from ..channels.stream import Stream
+from ..deadline import Deadline
+from ..errors import Unsupported
+from ..events import Events
+from ..model import Capability, Resource, Spec, Status
+
+if TYPE_CHECKING:
+    from ..images import ImageStore
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a system can be used here, and if not, why and the command that enables it."""
+
+    usable: bool
+    reason: str
+    hint: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a driver is given: where to report, the images, and whether machines may outlive the run."""
+
+    events: Events
+    images: ImageStore
+    keeping: bool = False
+
+
+class Driver(ABC):
+    """One system. Drivers know nothing of pytest, nor of leases beyond the labels they write.
+
+    Methods raise errors of `pytest_rexxinfra.errors` only. ``create`` removes what it made when it fails.
+    What a driver leaves out raises `Unsupported` and is missing from ``capabilities``.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    default_image: ClassVar[str | None] = None
+
+    def __init__(self, around: Surroundings) -> None:
+        self.around = around
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """What this system can do here and now, beyond making machines and running commands."""
+
+    @abstractmethod
+    def probe(self) -> Availability:
+        """Find out, quickly and without changing anything, whether machines can be made."""
+
+    @abstractmethod
+    def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
+        """Make and start the machine that ``lease`` announces; returns it with its id."""
+
+    @abstractmethod
+    def open(
+        self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None
+    ) -> Stream:
+        """Start a process in a running machine."""
+
+    @abstractmethod
+    def status(self, machine: Resource) -> Status:
+        """What the machine is right now; `Phase.GONE` when it does not exist."""
+
+    @abstractmethod
+    def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
+        """Remove resources of any kind at once, running or not; those already gone are no error."""
+
+    @abstractmethod
+    def list(self) -> Sequence[Resource]:
+        """Every resource in this system that carries our labels, whoever made it."""
+
+    @abstractmethod
+    def enter_command(self, machine: Resource) -> Sequence[str]:
+        """The command that gives a person a shell in the machine."""
+
+    def shell(self, machine: Resource, deadline: Deadline, user: str | None = None) -> Stream:
+        """A shell that reads commands from its input; the quickest way the system has."""
+        return self.open(machine, ["/bin/sh"], deadline, user)
+
+    def describe(self, machine: Resource) -> str:
+        """What a report should say about where a command ran, beyond system and name."""
+        return machine.image or ""
+
+    def scratch(self, machine: Resource) -> str:
+        """A directory in the machine for our own files, which ends with the machine."""
+        return f"/tmp/{machine.name}"
+
+    def sees(self, machine: Resource, path: str) -> bool:
+        """Whether files of the controller under ``path`` are in the machine at the same path."""
+        return False
+
+    def keep(self, machine: Resource) -> None:
+        """Let a machine live on after this process ends."""
+        self._cannot("keep")
+
+    def logs(self, machine: Resource) -> str:
+        """What the machine's main process printed."""
+        self._cannot(Capability.LOGS)
+
+    def stop(self, machine: Resource, deadline: Deadline) -> None:
+        self._cannot(Capability.RESTART)
+
+    def start(self, machine: Resource, deadline: Deadline) -> None:
+        self._cannot(Capability.RESTART)
+
+    def healthy(self, machine: Resource) -> bool:
+        """Whether the machine's health check passes; raises `MachineDied` when it has given up."""
+        self._cannot(Capability.HEALTH)
+
+    def address(self, machine: Resource, port: int) -> tuple[str, int]:
+        """Host and port at which the controller reaches ``port`` of the machine."""
+        self._cannot(Capability.PORTS)
+
+    def create_network(self, lease: Resource, deadline: Deadline) -> Resource:
+        """Make a network that machines can share, cut off from others."""
+        self._cannot(Capability.NETWORKS)
+
+    def create_volume(self, lease: Resource, deadline: Deadline) -> Resource:
+        """Make an empty volume that machines can mount by its name."""
+        self._cannot(Capability.VOLUMES)
+
+    def commit(self, machine: Resource, image: str, deadline: Deadline) -> str:
+        """Save the machine's file system as an image; returns the name to start from."""
+        self._cannot(Capability.COMMIT)
+
+    def image_key(self, spec: Spec, deadline: Deadline) -> str:
+        """What identifies the bits that ``spec`` would start from, made available if need be."""
+        self._cannot(Capability.BAKE)
+
+    def baked(self, key: str) -> str | None:
+        """The image that was baked under ``key`` earlier, or ``None``."""
+        self._cannot(Capability.BAKE)
+
+    def bake(self, machine: Resource, key: str, deadline: Deadline) -> str:
+        """Save a machine that was prepared for ``key``, to be found by `baked`."""
+        self._cannot(Capability.BAKE)
+
+    def _cannot(self, what: str) -> NoReturn:
+        raise Unsupported(
+            f"{self.name} has no {what}", where=self.name, hint="capabilities: rexxinfra doctor"
+        )

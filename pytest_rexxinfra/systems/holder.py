@@ -1,0 +1,102 @@
+"""Process 1 of a sandbox: started, waited for, and found again from another process."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..deadline import Deadline
+from ..errors import ProvisionError
+from ..model import process_start
+
+
+class Holder:
+    """The process that keeps a sandbox's namespaces; when it ends, so does everything in them.
+
+    It reads from a pipe of ours and ends with it, so a killed run takes its sandboxes along.
+    ``pid`` is the pid of the sandbox's process 1 as the controller sees it.
+    """
+
+    def __init__(self, command: Sequence[str], script: str, deadline: Deadline) -> None:
+        with tempfile.TemporaryFile() as complaints:
+            self._process = subprocess.Popen(
+                [*command, "/bin/sh", "-c", script],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                start_new_session=True,
+            )
+            try:
+                self.pid = self._await_ready(deadline)
+            except BaseException as failure:
+                self.kill()
+                complaints.seek(0)
+                said = complaints.read().decode("utf-8", "replace")
+                if isinstance(failure, EOFError):
+                    raise ProvisionError(
+                        "the sandbox could not be set up",
+                        command=command,
+                        output=said,
+                        hint="REXX_LOCAL_ISOLATION=directory does without namespaces",
+                    ) from failure
+                raise
+
+    def _await_ready(self, deadline: Deadline) -> int:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        said = b""
+        while not said.endswith(b"ready\n"):
+            ready, _, _ = select.select([descriptor], [], [], deadline.remaining())
+            if not ready:
+                deadline.check("setting up the sandbox")
+            data = os.read(descriptor, 4096)
+            if not data:
+                raise EOFError
+            said += data
+        return int(said.split()[0])
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def keep(self) -> None:
+        """Let the sandbox outlive this process."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"keep\n")
+        self._process.stdin.flush()
+        self._process.stdin.close()
+
+    def kill(self) -> None:
+        """End every process of the sandbox, and with the last one its file system."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def kill_process(pid: int, started: int | None) -> None:
+    """Kill the process that had this pid and start time, and wait until it is gone."""
+    if not pid or process_start(pid) != started:
+        return
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        Deadline(5).wait_for(lambda: process_start(pid) != started, f"process {pid} to end")
+
+
+def marked_processes(variable: str, value: str) -> list[int]:
+    """Processes whose environment has ``variable=value``, as they were started (proc_pid_environ(5))."""
+    wanted = f"{variable}={value}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found

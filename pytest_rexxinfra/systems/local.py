@@ -1,0 +1,251 @@
+"""The embedded system: machines on this computer itself, with nothing installed.
+
+Where the kernel allows it a machine is a throw-away view of the whole file system in namespaces of its
+own; elsewhere it is a private directory and its processes. The machine says which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from ..channels.process import ProcessStream
+from ..channels.stream import Stream
+from ..deadline import Deadline
+from ..errors import ImageError, MachineDied, RexxInfraError
+from ..model import Capability, Phase, Resource, Spec, Status, process_start
+from ..paths import state_dir
+from ..rexx.deployment import build_home
+from .base import Availability, Driver, Surroundings
+from .holder import Holder, kill_process, marked_processes
+from .sandbox import Sandbox, enter_command, unshare_command
+
+LEASE_VARIABLE = "REXXINFRA_LEASE"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ENABLE = (
+    "for a throw-away file system allow user namespaces: "
+    "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
+)
+
+
+class Isolation(StrEnum):
+    """How far a local machine is kept apart from the computer it runs on."""
+
+    NAMESPACES = "throw-away file system in namespaces"
+    USER_NAMESPACES = "throw-away file system in user namespaces"
+    DIRECTORY = "private directory and process group only"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is on disk about a machine, so that other processes can enter and remove it."""
+
+    name: str
+    labels: dict[str, str]
+    isolation: Isolation
+    image: str | None = None
+    pid: int = 0
+    started: int | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> _Record | None:
+        try:
+            stored = json.loads((folder / "record.json").read_text())
+            return cls(**{**stored, "isolation": Isolation(stored["isolation"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write(self, folder: Path) -> None:
+        draft = folder / "record.json.new"
+        draft.write_text(json.dumps(self.__dict__))
+        draft.replace(folder / "record.json")
+
+
+class LocalDriver(Driver):
+    """Machines on this computer. ``REXX_LOCAL_ISOLATION=directory`` asks for the weakest kind."""
+
+    name: ClassVar[str] = "local"
+    summary: ClassVar[str] = "this computer, in a throw-away view of its file system"
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._holders: dict[str, Holder] = {}
+        self._specs: dict[str, Spec] = {}
+
+    @cached_property
+    def isolation(self) -> Isolation:
+        """The strongest isolation that really works here, found by making one such machine."""
+        if os.environ.get("REXX_LOCAL_ISOLATION") == "directory" or not shutil.which("unshare"):
+            return Isolation.DIRECTORY
+        kinds = [Isolation.NAMESPACES] if os.geteuid() == 0 else []
+        for kind in (*kinds, Isolation.USER_NAMESPACES):
+            with suppress(RexxInfraError, OSError), tempfile.TemporaryDirectory(dir=_machines()) as folder:
+                self._hold(Path(folder), kind, Spec(), Deadline(10)).kill()
+                return kind
+        return Isolation.DIRECTORY
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        if self.isolation is Isolation.DIRECTORY:
+            return frozenset()
+        return frozenset({Capability.IMAGES, Capability.NETWORK_NONE, Capability.HOSTNAME})
+
+    def probe(self) -> Availability:
+        hint = _ENABLE if self.isolation is Isolation.DIRECTORY else None
+        return Availability(True, str(self.isolation), hint, {"isolation": self.isolation.name.lower()})
+
+    def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
+        folder = _machines() / lease.name
+        (folder / "home").mkdir(parents=True)
+        machine = replace(lease, id=str(folder), image=spec.image)
+        record = _Record(lease.name, lease.labels(), self.isolation, spec.image)
+        record.write(folder)
+        try:
+            if self.isolation is not Isolation.DIRECTORY:
+                holder = self._hold(folder, self.isolation, spec, deadline)
+                self._holders[lease.lease] = holder
+                replace(record, pid=holder.pid, started=process_start(holder.pid)).write(folder)
+        except BaseException:
+            self.destroy([machine], Deadline(10))
+            raise
+        self._specs[lease.lease] = spec
+        return machine
+
+    def _hold(self, folder: Path, isolation: Isolation, spec: Spec, deadline: Deadline) -> Holder:
+        rootless = isolation is Isolation.USER_NAMESPACES
+        network = spec.network != "none"
+        sandbox = Sandbox(
+            folder / "skeleton",
+            folder / "home",
+            rootless=rootless,
+            rootfs=self._rootfs(spec.image, deadline) if spec.image else None,
+            binds={spec.build.root: build_home(spec.build)} if spec.image and spec.build else None,
+        )
+        script = sandbox.script(spec.hostname or folder.name, network)
+        return Holder(unshare_command(rootless=rootless, network=network), script, deadline)
+
+    def _rootfs(self, image: str, deadline: Deadline) -> Path:
+        recipe = self.around.images.find(image)
+        if recipe is None:
+            raise ImageError(
+                f"local machines start from our own images, and {image!r} is none",
+                hint=f"images: {', '.join(sorted(self.around.images.recipes()))}",
+            )
+        return self.around.images.rootfs(self.around.images.ensure(recipe, deadline))
+
+    def open(
+        self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None
+    ) -> Stream:
+        folder = _folder(machine)
+        record = _Record.read(folder)
+        if record is None:
+            raise MachineDied("the machine does not exist any more", where=f"local:{machine.name}")
+        spec = self._specs.get(machine.lease, Spec())
+        home = "/root" if record.image else str(folder / "home")
+        environment = {
+            "PATH": _PATH if record.image else os.environ.get("PATH", _PATH),
+            "HOME": home,
+            "LANG": os.environ.get("LANG", "C.UTF-8"),
+            "USER": "root" if os.geteuid() == 0 or record.pid else os.environ.get("USER", "user"),
+            **spec.env,
+            LEASE_VARIABLE: machine.lease,
+        }
+        if not record.pid:
+            return ProcessStream(argv, env=environment, cwd=folder / "home")
+        if process_start(record.pid) != record.started:
+            raise MachineDied(
+                "the machine's first process has ended",
+                where=f"local:{machine.name}",
+                hint="did a command kill every process it could see?",
+            )
+        inside = ["/bin/sh", "-c", 'cd "$0" 2>/dev/null || cd /; exec "$@"', home, *argv]
+        rootless = record.isolation is Isolation.USER_NAMESPACES
+        return ProcessStream([*enter_command(record.pid, rootless=rootless), *inside], env=environment)
+
+    def enter_command(self, machine: Resource) -> Sequence[str]:
+        record = _Record.read(_folder(machine))
+        if record is None or not record.pid:
+            return ["env", "-C", str(_folder(machine) / "home"), "sh"]
+        rootless = record.isolation is Isolation.USER_NAMESPACES
+        return [*enter_command(record.pid, rootless=rootless), "/bin/sh"]
+
+    def describe(self, machine: Resource) -> str:
+        return f"{machine.image + ', ' if machine.image else ''}{self.isolation}"
+
+    def scratch(self, machine: Resource) -> str:
+        return super().scratch(machine) if machine.image else str(_folder(machine) / "home")
+
+    def sees(self, machine: Resource, path: str) -> bool:
+        return machine.image is None
+
+    def keep(self, machine: Resource) -> None:
+        holder = self._holders.pop(machine.lease, None)
+        if holder is not None:
+            holder.keep()
+
+    def status(self, machine: Resource) -> Status:
+        record = _Record.read(_folder(machine))
+        if record is None:
+            return Status(Phase.GONE)
+        if record.pid and process_start(record.pid) != record.started:
+            return Status(Phase.STOPPED, reason="its first process has ended")
+        return Status(Phase.RUNNING, address="127.0.0.1")
+
+    def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
+        for machine in resources:
+            folder = _folder(machine)
+            holder = self._holders.pop(machine.lease, None)
+            if holder is not None:
+                holder.kill()
+            record = _Record.read(folder)
+            if record is not None and record.pid:
+                kill_process(record.pid, record.started)
+            elif record is not None:
+                _kill_marked(machine.lease, deadline)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._specs.pop(machine.lease, None)
+
+    def list(self) -> Sequence[Resource]:
+        found = []
+        for folder in _machines().iterdir():
+            record = _Record.read(folder)
+            if record is not None:
+                found.append(
+                    Resource.from_labels(
+                        self.name, record.name, record.labels, id=str(folder), image=record.image
+                    )
+                )
+        return [resource for resource in found if resource is not None]
+
+
+def _machines() -> Path:
+    folder = state_dir() / "local"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _folder(machine: Resource) -> Path:
+    return Path(machine.id) if machine.id else _machines() / machine.name
+
+
+def _kill_marked(lease: str, deadline: Deadline) -> None:
+    """Kill what was started in a machine without namespaces; killed ones may have forked, so look again."""
+
+    def none_left() -> bool:
+        marked = marked_processes(LEASE_VARIABLE, lease)
+        for pid in marked:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        return not marked
+
+    deadline.wait_for(none_left, f"the processes of {lease} to end")
