@@ -203,6 +203,14 @@ class Lab:
             self.tally.created[kind] += 1
         return resource
 
+    def remove(self, *names: str) -> None:
+        """Remove networks and volumes that `network` and `volume` made."""
+        for lease, (driver, resource) in list(self._others.items()):
+            if resource.name in names:
+                driver.destroy([resource], Deadline(_TEARDOWN))
+                self.tally.removed[resource.kind] += 1
+                del self._others[lease]
+
     def destroy(self, *machines: Machine) -> None:
         """Take machines down at once, each system's together; those already gone are no error."""
         by_driver: dict[Driver, list[Resource]] = {}
@@ -232,13 +240,11 @@ class Lab:
             self.destroy(*self._machines.values())
         except RexxInfraError as failure:
             failures.append(failure)
-        for driver, resource in self._others.values():
+        for name in [resource.name for _, resource in self._others.values()]:
             try:
-                driver.destroy([resource], Deadline(_TEARDOWN))
-                self.tally.removed[resource.kind] += 1
+                self.remove(name)
             except RexxInfraError as failure:
                 failures.append(failure)
-        self._others.clear()
         kept = {resource.lease for resource in self.tally.kept}
         for driver in self._drivers.values():
             with suppress(RexxInfraError):

@@ -273,12 +273,13 @@ class Owner:
 
 
 def process_start(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot, ``None`` when there is none (proc_pid_stat(5))."""
+    """Start time of a live process in clock ticks since boot, else ``None`` (proc_pid_stat(5))."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return int(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""The pytest plugin: declares options, marker and hooks; imports nothing heavy until a machine is wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import fixtures, hookspecs
+
+if TYPE_CHECKING:
+    from .session import RexxSession
+
+OPTIONS = {
+    "target": (
+        "SYSTEM[,SYSTEM...]",
+        "where the tests' machines are: a system such as docker, with an image as docker:debian-12; "
+        "several run every such test once each (default: local)",
+    ),
+    "build": (
+        "BUILD",
+        "the REXX build to test: a binary, a RexxJS checkout, an archive, github:OWNER/REPO@REF, "
+        "URL#sha256=HEX, a name from `rexxinfra build list`, regina, or auto (default)",
+    ),
+    "image": ("IMAGE", "image of the machines: one of `rexxinfra image list` or the system's own name of one"),
+    "require": ("SYSTEM[,...]", "systems that must be usable: without them tests fail instead of being skipped"),
+    "timeout": ("SECONDS", "longest time for one command or script (default: 60)"),
+    "keep": ("never|failed|all", "machines that are left running for you to look into (default: never)"),
+}
+
+_SESSION = pytest.StashKey["RexxSession"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("rexxinfra", "REXX in real machines (pytest-rexxinfra)")
+    for name, (metavar, text) in OPTIONS.items():
+        group.addoption(
+            f"--rexx-{name}",
+            dest=f"rexx_{name}",
+            metavar=metavar,
+            help=f"{text}. Also ${'REXX_' + name.upper()} and {name} in [tool.rexxinfra]",
+        )
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "machine(image, memory, cpus, pids, network, env, ports, volumes, command, health, user, hostname, "
+        "scope): what the test's machine must be; scope is 'test' (default), 'module' or 'run'",
+    )
+    config.pluginmanager.register(fixtures, "rexxinfra-fixtures")
+
+
+def rexx_session(config: pytest.Config) -> RexxSession:
+    """The run's session, made when the first test needs it."""
+    if _SESSION not in config.stash:
+        from .session import RexxSession
+
+        config.stash[_SESSION] = RexxSession(config)
+    return config.stash[_SESSION]
+
+
+def _started(config: pytest.Config) -> RexxSession | None:
+    return config.stash.get(_SESSION, None)
+
+
+def _asked_for(config: pytest.Config) -> bool:
+    """Whether this run says anything about machines on its command line or in its environment."""
+    given = any(config.getoption(f"rexx_{name}") is not None for name in OPTIONS)
+    return given or any(os.environ.get(f"REXX_{name.upper()}") for name in OPTIONS)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if _asked_for(session.config) and not session.config.option.help:
+        rexx_session(session.config).check_options()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    started = _started(config)
+    return started.header() if started else []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "rexx_target" in metafunc.fixturenames:
+        targets = rexx_session(metafunc.config).lab.targets
+        metafunc.parametrize("rexx_target", targets, ids=map(str, targets), indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    started = _started(item.config)
+    if started:
+        started.explain(item, report)
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    started = _started(session.config)
+    if started:
+        started.finish(session)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    told = getattr(node, "workeroutput", {}).get("rexxinfra")
+    if told:
+        rexx_session(node.config).add(told)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    started = _started(config)
+    if started:
+        _write_section(terminalreporter, started.summary())
+
+
+def _write_section(terminalreporter: Any, lines: Sequence[str]) -> None:
+    if lines:
+        terminalreporter.section("rexxinfra", sep="-")
+        for line in lines:
+            terminalreporter.line(line)

@@ -84,7 +84,7 @@ class _Collector:
 
     @property
     def output(self) -> bytes:
-        return bytes(self._buffer) if self._started else b""
+        return bytes(self._buffer)
 
     @property
     def size(self) -> int:

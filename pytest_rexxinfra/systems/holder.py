@@ -24,6 +24,7 @@ class Holder:
     """
 
     def __init__(self, command: Sequence[str], script: str, deadline: Deadline) -> None:
+        self.pid = 0
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
                 [*command, "/bin/sh", "-c", script],
@@ -74,7 +75,9 @@ class Holder:
 
     def kill(self) -> None:
         """End every process of the sandbox, and with the last one its file system."""
-        self._process.kill()
+        # Its parent, unshare, reaps process 1; killed first, it would leave that to the computer's init.
+        with suppress(ProcessLookupError):
+            os.kill(self.pid or self._process.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

@@ -54,8 +54,14 @@ class _Record:
     labels: dict[str, str]
     isolation: Isolation
     image: str | None = None
+    network: bool = True
     pid: int = 0
     started: int | None = None
+
+    def enter(self) -> list[str]:
+        """The command that starts a program in the machine's namespaces."""
+        rootless = self.isolation is Isolation.USER_NAMESPACES
+        return enter_command(self.pid, rootless=rootless, network=self.network)
 
     @classmethod
     def read(cls, folder: Path) -> _Record | None:
@@ -90,6 +96,7 @@ class LocalDriver(Driver):
         kinds = [Isolation.NAMESPACES] if os.geteuid() == 0 else []
         for kind in (*kinds, Isolation.USER_NAMESPACES):
             with suppress(RexxInfraError, OSError), tempfile.TemporaryDirectory(dir=_machines()) as folder:
+                (Path(folder) / "home").mkdir()
                 self._hold(Path(folder), kind, Spec(), Deadline(10)).kill()
                 return kind
         return Isolation.DIRECTORY
@@ -108,7 +115,7 @@ class LocalDriver(Driver):
         folder = _machines() / lease.name
         (folder / "home").mkdir(parents=True)
         machine = replace(lease, id=str(folder), image=spec.image)
-        record = _Record(lease.name, lease.labels(), self.isolation, spec.image)
+        record = _Record(lease.name, lease.labels(), self.isolation, spec.image, spec.network != "none")
         record.write(folder)
         try:
             if self.isolation is not Isolation.DIRECTORY:
@@ -125,7 +132,6 @@ class LocalDriver(Driver):
         rootless = isolation is Isolation.USER_NAMESPACES
         network = spec.network != "none"
         sandbox = Sandbox(
-            folder / "skeleton",
             folder / "home",
             rootless=rootless,
             rootfs=self._rootfs(spec.image, deadline) if spec.image else None,
@@ -169,15 +175,13 @@ class LocalDriver(Driver):
                 hint="did a command kill every process it could see?",
             )
         inside = ["/bin/sh", "-c", 'cd "$0" 2>/dev/null || cd /; exec "$@"', home, *argv]
-        rootless = record.isolation is Isolation.USER_NAMESPACES
-        return ProcessStream([*enter_command(record.pid, rootless=rootless), *inside], env=environment)
+        return ProcessStream([*record.enter(), *inside], env=environment)
 
     def enter_command(self, machine: Resource) -> Sequence[str]:
         record = _Record.read(_folder(machine))
         if record is None or not record.pid:
             return ["env", "-C", str(_folder(machine) / "home"), "sh"]
-        rootless = record.isolation is Isolation.USER_NAMESPACES
-        return [*enter_command(record.pid, rootless=rootless), "/bin/sh"]
+        return [*record.enter(), "/bin/sh"]
 
     def describe(self, machine: Resource) -> str:
         return f"{machine.image + ', ' if machine.image else ''}{self.isolation}"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 _PSEUDO = ("/proc", "/sys", "/dev")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_DEVICE_LINKS = ("fd", "stdin", "stdout", "stderr")
+_NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
 _TMPFS_DEPTH = 2
 _SMALL_FILE = 1 << 20
 _MOST_OVERLAYS = 200
@@ -32,76 +33,70 @@ class Mount:
     def parse(cls, line: str) -> Mount:
         left, right = line.split(" - ", 1)
         fields = left.split()
-        path = fields[4].encode().decode("unicode_escape")
+        path = fields[4].encode("latin-1", "surrogateescape").decode("unicode_escape")
         return cls(path, right.split()[0], not fields[2].startswith("0:"))
+
+    @property
+    def matters(self) -> bool:
+        """Whether files of the user may be in it: a disk, or a tmpfs near the root such as /tmp."""
+        near = self.kind == "tmpfs" and self.path.count("/") <= _TMPFS_DEPTH
+        return (self.on_disk or near) and self.path != "/" and not _under(self.path, _PSEUDO)
 
 
 def read_mounts() -> list[Mount]:
-    """The mounts that this process sees."""
-    return [Mount.parse(line) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    """The mounts that this process sees, outer ones first."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return sorted((Mount.parse(line) for line in lines), key=lambda mount: mount.path)
 
 
 class Sandbox:
-    """The plan of one sandbox: a skeleton of directories, an fstab and a set-up script.
+    """The plan of one sandbox, turned into the shell script that sets it up and holds it.
 
-    ``skeleton`` is a new directory on the controller that the sandbox copies into its tmpfs;
-    ``rootfs`` is the directory to show instead of the controller's own file system;
-    ``binds`` maps directories of the controller to where they appear read-only.
+    ``point`` is an empty directory of the controller, on which the sandbox mounts its tmpfs, unseen from
+    outside. ``rootfs`` is shown instead of the controller's own file system; ``binds`` maps directories
+    of the controller to where they appear, read-only.
     """
 
     def __init__(
         self,
-        skeleton: Path,
-        mount_point: Path,
+        point: Path,
         *,
         rootless: bool,
         rootfs: Path | None = None,
-        binds: dict[Path, str] | None = None,
+        binds: Mapping[Path, str] | None = None,
     ) -> None:
-        self._skeleton = skeleton
-        self._point = mount_point
+        self._point = str(point)
         self._rootless = rootless
-        self._fstab: list[str] = []
+        self._folders = ["root", "dev/shm", "dev/pts"]
+        self._copied_links: list[str] = []
+        self._copied_files: list[str] = list(_NETWORK_FILES) if rootfs else []
+        self._mounts: list[str] = []
         self._overlays = 0
-        for name in ("root", "upper", "work", "dev/shm", "dev/pts"):
-            (skeleton / name).mkdir(parents=True)
-        if rootfs is None:
-            self._show_controller()
+        if rootfs is not None:
+            self._overlay(str(rootfs), "")
+        elif rootless:
+            self._show(Path("/"), read_mounts())
         else:
-            self._overlay(rootfs, "")
-        self._devices()
+            self._overlay("/", "")
+        if rootfs is None:
+            self._show_mounts()
+        self._show_devices()
         for source, target in (binds or {}).items():
-            (skeleton / "upper" / target.lstrip("/")).mkdir(parents=True, exist_ok=True)
-            self._add(str(source), f"root{target}", "none", "bind")
-            self._add(str(source), f"root{target}", "none", "remount,bind,ro")
-        (skeleton / "fstab").write_text("".join(self._fstab))
+            self._folders.append(f"upper/rootfs{target}")
+            self._mount(str(source), f"root{target}", "none", "bind")
+            self._mount(str(source), f"root{target}", "none", "remount,bind,ro")
 
-    def _add(self, source: str, target: str, kind: str, options: str) -> None:
+    def _mount(self, source: str, target: str, kind: str, options: str) -> None:
         place = f"{self._point}/{target}"
-        self._fstab.append(f"{_escape(source)} {_escape(place)} {kind} {_escape(options)} 0 0\n")
+        self._mounts.append(f"{_escape(source)} {_escape(place)} {kind} {_escape(options)} 0 0")
 
-    def _overlay(self, lower: Path, name: str) -> None:
+    def _overlay(self, lower: str, name: str) -> None:
         self._overlays += 1
-        layer = name.strip("/").replace("/", "-") or "rootfs"
-        for kind in ("upper", "work") if name else ("work",):
-            (self._skeleton / kind / layer).mkdir(parents=True, exist_ok=True)
-        upper = f"{self._point}/upper/{layer}" if name else f"{self._point}/upper"
-        options = f"lowerdir={_layer(str(lower))},upperdir={_layer(upper)},workdir={self._point}/work/{_layer(layer)}"
-        if self._rootless:
-            options += ",userxattr"
-        (self._skeleton / "root" / name).mkdir(parents=True, exist_ok=True)
-        self._add("overlay", f"root/{name}", "overlay", options)
-
-    def _show_controller(self) -> None:
-        mounts = [mount for mount in read_mounts() if mount.path != "/"]
-        self._show(Path("/"), mounts)
-        for mount in sorted(mounts, key=lambda each: each.path):
-            path = Path(mount.path)
-            if self._rootless or _under(mount.path, _PSEUDO) or not os.access(path, os.R_OK | os.X_OK):
-                continue
-            near = mount.kind == "tmpfs" and len(path.parts) - 1 <= _TMPFS_DEPTH
-            if path.is_dir() and len(path.parts) > 2 and (mount.on_disk or near):
-                self._overlay(path, mount.path.lstrip("/"))
+        layer = name.replace("/", "-") or "rootfs"
+        self._folders += [f"upper/{layer}", f"work/{layer}"]
+        places = {"lowerdir": lower, "upperdir": f"{self._point}/upper/{layer}", "workdir": f"{self._point}/work/{layer}"}
+        options = ",".join(f"{key}={_layer(place)}" for key, place in places.items())
+        self._mount("overlay", f"root/{name}", "overlay", f"{options},userxattr" if self._rootless else options)
 
     def _show(self, folder: Path, mounts: list[Mount]) -> None:
         """Show the entries of a directory, each directory as an overlay of its own.
@@ -111,66 +106,90 @@ class Sandbox:
         """
         for entry in sorted(os.scandir(folder), key=lambda each: each.name):
             name = entry.path.lstrip("/")
-            place = self._skeleton / "root" / name
             if entry.is_symlink():
-                place.symlink_to(os.readlink(entry.path))
+                self._copied_links.append(name)
             elif entry.is_dir():
-                place.mkdir()
-                if entry.path in _PSEUDO:
+                self._folders.append(f"root/{name}")
+                readable = os.access(entry.path, os.R_OK | os.X_OK) and self._overlays < _MOST_OVERLAYS
+                if entry.path in _PSEUDO or not readable:
                     continue
                 below = [mount for mount in mounts if mount.path.startswith(f"{entry.path}/")]
-                if not os.access(entry.path, os.R_OK | os.X_OK) or self._overlays >= _MOST_OVERLAYS:
-                    continue
-                if self._rootless and below:
+                if below:
                     self._show(Path(entry.path), below)
-                else:
-                    self._overlay(Path(entry.path), name)
+                elif not any(mount.path == entry.path for mount in mounts):
+                    self._overlay(entry.path, name)
             elif entry.is_file() and entry.stat().st_size <= _SMALL_FILE and os.access(entry.path, os.R_OK):
-                shutil.copy(entry.path, place)
+                self._copied_files.append(entry.path)
 
-    def _devices(self) -> None:
+    def _show_mounts(self) -> None:
+        """Show other file systems that are mounted on the controller; an overlay does not see through them."""
+        for mount in read_mounts():
+            if _under(mount.path, _PSEUDO):
+                continue
+            if Path(mount.path).is_file():
+                if mount.path.startswith("/etc/"):
+                    self._copied_files.append(mount.path)
+            elif mount.matters and os.access(mount.path, os.R_OK | os.X_OK):
+                self._overlay(mount.path, mount.path.lstrip("/"))
+
+    def _show_devices(self) -> None:
         for name in _DEVICES:
-            (self._skeleton / "dev" / name).touch()
-            self._add(f"/dev/{name}", f"dev/{name}", "none", "bind")
-        for link, meant in {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}.items():
-            (self._skeleton / "dev" / link).symlink_to(meant)
-        self._add("tmpfs", "dev/shm", "tmpfs", "mode=1777")
-        self._add("devpts", "dev/pts", "devpts", "newinstance,ptmxmode=0666")
-        (self._skeleton / "dev" / "ptmx").symlink_to("pts/ptmx")
-        self._add(f"{self._point}/dev", "root/dev", "none", "rbind")
-        self._add("proc", "root/proc", "proc", "defaults")
+            self._mount(f"/dev/{name}", f"dev/{name}", "none", "bind")
+        self._mount("tmpfs", "dev/shm", "tmpfs", "mode=1777")
+        self._mount("devpts", "dev/pts", "devpts", "newinstance,ptmxmode=0666")
+        self._mount(f"{self._point}/dev", "root/dev", "none", "rbind")
+        self._mount("proc", "root/proc", "proc", "defaults")
         if self._rootless:
-            self._add("/sys", "root/sys", "none", "rbind")
+            self._mount("/sys", "root/sys", "none", "rbind")
         else:
-            self._add("sysfs", "root/sys", "sysfs", "ro")
+            self._mount("sysfs", "root/sys", "sysfs", "ro")
 
-    def script(self, hostname: str, network: bool, copies: Iterable[str] = ()) -> str:
+    def script(self, hostname: str, network: bool) -> str:
         """The shell script that becomes process 1 of the sandbox.
 
         It prints its pid as the controller sees it and ``ready``, then holds the sandbox until its
         standard input ends; the word ``keep`` makes it stay without one.
         """
-        point, skeleton = shlex.quote(str(self._point)), shlex.quote(str(self._skeleton))
-        copied = "\n".join(f"cat {shlex.quote(path)} >{point}/root{shlex.quote(path)} || :" for path in copies)
-        loopback = "" if network else "ip link set lo up 2>/dev/null || :"
-        hold = (
-            "echo ready; while read -r word; do"
-            ' [ "$word" = keep ] && { exec </dev/null >/dev/null 2>&1; while :; do sleep 86400; done; };'
-            " done"
-        )
-        return f"""
-set -e
-read -r pid _ </proc/self/stat
-echo "$pid"
-mount -t tmpfs -o mode=755 rexxinfra {point}
-cp -a {skeleton}/. {point}/
-mount -a -T {point}/fstab || echo "some of the file system is left out" >&2
-[ -e {point}/root/proc/self ] || mount --rbind /proc {point}/root/proc
-{copied}
-{{ echo {shlex.quote(hostname)} >{point}/root/proc/sys/kernel/hostname; }} 2>/dev/null || :
-{loopback}
-cd {point}/root
-exec chroot . /bin/sh -c {shlex.quote(hold)}
+        lines = [
+            "set -e",
+            "read -r pid _ </proc/self/stat",
+            'echo "$pid"',
+            f"mount -t tmpfs -o mode=755 rexxinfra {shlex.quote(self._point)}",
+            f"cd {shlex.quote(self._point)}",
+            shlex.join(["mkdir", "-p", *self._folders]),
+            *(f": >dev/{name}" for name in _DEVICES),
+            *self._copy_links(),
+            shlex.join(["cp", "-P", *(f"/dev/{name}" for name in _DEVICE_LINKS), "dev/"]),
+            "ln -s pts/ptmx dev/ptmx",
+            f"printf %s {shlex.quote(self._fstab())} >fstab",
+            "mount -a -T fstab || echo 'some of the file system is left out' >&2",
+            f"[ -e root/proc/self ] || mount --rbind /proc {shlex.quote(self._point)}/root/proc",
+            *(f"cat {shlex.quote(path)} >{shlex.quote(f'root{path}')} || :" for path in self._copied_files),
+            f"{{ echo {shlex.quote(hostname)} >root/proc/sys/kernel/hostname; }} 2>/dev/null || :",
+            "" if network else "ip link set lo up 2>/dev/null || :",
+            f"cd root; exec chroot . /bin/sh -c {shlex.quote(_HOLD)}",
+        ]
+        return "\n".join(line for line in lines if line)
+
+    def _copy_links(self) -> list[str]:
+        """One ``cp`` for the links of each directory: a process costs more than a link."""
+        folders: dict[str, list[str]] = {}
+        for name in self._copied_links:
+            folders.setdefault(str(Path(name).parent), []).append(f"/{name}")
+        return [shlex.join(["cp", "-P", *links, f"root/{folder}/"]) for folder, links in folders.items()]
+
+    def _fstab(self) -> str:
+        return "".join(f"{line}\n" for line in self._mounts)
+
+
+_HOLD = """\
+echo ready
+while read -r word; do
+  if [ "$word" = keep ]; then
+    exec </dev/null >/dev/null 2>&1
+    while :; do sleep 86400; done
+  fi
+done
 """
 
 
@@ -184,11 +203,13 @@ def unshare_command(*, rootless: bool, network: bool) -> list[str]:
     return command
 
 
-def enter_command(pid: int, *, rootless: bool) -> list[str]:
+def enter_command(pid: int, *, rootless: bool, network: bool) -> list[str]:
     """The command that starts a program inside a sandbox, given the pid of its process 1."""
-    command = ["nsenter", f"--target={pid}", "--mount", "--pid", "--ipc", "--uts", "--net", "--root"]
+    command = ["nsenter", f"--target={pid}", "--mount", "--pid", "--ipc", "--uts", "--root"]
     if rootless:
         command += ["--user", "--preserve-credentials"]
+    if not network:
+        command.append("--net")
     return command
 
 

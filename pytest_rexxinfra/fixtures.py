@@ -1,0 +1,89 @@
+"""The public fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .lab import Lab
+    from .machine import Machine
+    from .rexx.builds import Build
+    from .rexx.runtime import RexxRuntime
+    from .session import Provisioner
+    from .target import Target
+
+
+def system_fixture(system: str, name: str) -> Any:
+    """A fixture ``name`` that gives a machine of ``system``, whatever ``--rexx-target`` says."""
+
+    def fixture(request: pytest.FixtureRequest) -> Machine:
+        from .plugin import rexx_session
+
+        return rexx_session(request.config).machine(request, system)
+
+    fixture.__doc__ = f"A machine of the system {system}, whatever --rexx-target says."
+    return pytest.fixture(name=name)(fixture)
+
+
+local_machine = system_fixture("local", "local_machine")
+docker_container = system_fixture("docker", "docker_container")
+
+
+@pytest.fixture(scope="session")
+def rexx_lab(request: pytest.FixtureRequest) -> Lab:
+    """The run's lab, for provisioning without the help of the other fixtures."""
+    from .plugin import rexx_session
+
+    return rexx_session(request.config).lab
+
+
+@pytest.fixture
+def rexx_target(request: pytest.FixtureRequest) -> Target:
+    """The target that this run of the test is for."""
+    target: Target = request.param
+    return target
+
+
+@pytest.fixture
+def rexx_build(request: pytest.FixtureRequest) -> Build:
+    """The REXX build that this run tests."""
+    from .plugin import rexx_session
+
+    with _shown_plainly(request):
+        return rexx_session(request.config).lab.build
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, rexx_target: Target) -> Machine:
+    """A machine of the chosen target: a fresh one, or a shared one as the marker ``machine`` says."""
+    from .plugin import rexx_session
+
+    return rexx_session(request.config).machine(request, rexx_target)
+
+
+@pytest.fixture
+def rexx(machine: Machine, request: pytest.FixtureRequest) -> RexxRuntime:
+    """Runs REXX in a machine of the chosen target: ``rexx("SAY 'hello'").lines == ["hello"]``."""
+    with _shown_plainly(request):
+        return machine.rexx
+
+
+@pytest.fixture
+def provision(request: pytest.FixtureRequest, rexx_target: Target) -> Iterator[Provisioner]:
+    """Makes as many machines as the test wants: ``web = provision("web", memory="256m")``."""
+    from .plugin import rexx_session
+
+    with rexx_session(request.config).provisioner(request, rexx_target) as provisioner:
+        yield provisioner
+
+
+def _shown_plainly(request: pytest.FixtureRequest) -> AbstractContextManager[None]:
+    from .session import shown_plainly
+
+    return shown_plainly()
+
+
