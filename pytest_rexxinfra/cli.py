@@ -83,7 +83,7 @@ def doctor(as_json: bool) -> None:
     from .lab import make_driver
     from .systems import registry
 
-    found = []
+    found: list[dict[str, Any]] = []
     for name in registry.names():
         try:
             driver = make_driver(name, _events())
@@ -148,9 +148,7 @@ def run(
     with Lab(Settings.load(given), _events()) as lab:
         machine = lab.provision(build=lab.build)
         data = b"" if script == "-" or sys.stdin.isatty() else sys.stdin.buffer.read()
-        result = machine.rexx(
-            source, *arguments, stdin=data, env=dict(map(_pair, env)), on_output=_pass_through
-        )
+        result = machine.rexx(source, *arguments, stdin=data, env=dict(map(_pair, env)), on_output=_pass_through)
     if not quiet:
         value = "" if result.exit_value is None else f", EXIT value {result.exit_value}"
         text = f"[{result.machine}] {result.build}: status {result.rc}{value}, {result.duration:.2f} s"
@@ -213,7 +211,14 @@ def ps(as_json: bool) -> None:
         "no machines",
         ["SYSTEM", "KIND", "NAME", "IMAGE", "AGE", "OWNER"],
         [
-            [row["system"], row["kind"], row["name"], row["image"] or "", _age(row["age"]), alive[row["owner_alive"]]]
+            [
+                row["system"],
+                row["kind"],
+                row["name"],
+                row["image"] or "",
+                _age(row["age"]),
+                alive[row["owner_alive"]],
+            ]
             for row in rows
         ],
     )

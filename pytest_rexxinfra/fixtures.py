@@ -85,5 +85,3 @@ def _shown_plainly(request: pytest.FixtureRequest) -> AbstractContextManager[Non
     from .session import shown_plainly
 
     return shown_plainly()
-
-

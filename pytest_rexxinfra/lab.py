@@ -8,14 +8,13 @@ import os
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .deadline import Deadline
-from .errors import ChannelClosed, ProvisionError, RexxInfraError, SystemUnavailable, Unsupported
+from .errors import ChannelClosed, MachineDied, ProvisionError, RexxInfraError, SystemUnavailable, Unsupported
 from .events import Events
 from .locks import locked
 from .machine import Machine
@@ -146,9 +145,9 @@ class Lab:
             try:
                 machine.connect()
             except BaseException as failure:
-                said = _last_words(machine)
+                said = machine.last_words()
                 self.destroy(machine)
-                if isinstance(failure, ChannelClosed):
+                if isinstance(failure, (ChannelClosed, MachineDied)):
                     raise ProvisionError(
                         "the machine ended as soon as it was started",
                         where=machine.where,
@@ -275,17 +274,3 @@ def _require(driver: Driver, spec: Spec) -> None:
             where=driver.name,
             hint="leave that out of the spec, or use another target",
         )
-
-
-def _last_words(machine: Machine) -> str | None:
-    if machine.spec.command is None or Capability.LOGS not in machine.capabilities:
-        return None
-    try:
-        return machine.logs()
-    except RexxInfraError:
-        return None
-
-
-def reapable(resources: Sequence[Resource], *, everything: bool = False) -> list[Resource]:
-    """Those of ``resources`` that a reap removes: of dead owners here, or all of them."""
-    return [each for each in resources if everything or is_orphan(each)]

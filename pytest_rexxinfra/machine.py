@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import socket
 import stat
@@ -10,15 +11,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from .channels.shell import INLINE_STDIN, ShellChannel, ShellOutput, prepared
-from .channels.stream import OnOutput, drain
+from .channels.shell import INLINE_STDIN, ShellChannel, ShellOutput, kill_descendants, prepared
+from .channels.stream import OnOutput, Stream, drain
 from .deadline import Deadline
-from .errors import ChannelClosed, CommandFailed, MachineDied, UsageError
+from .errors import ChannelClosed, CommandFailed, CommandTimeout, MachineDied, RexxInfraError, UsageError
 from .events import Events, Step
 from .model import Capability, CommandResult, Phase, Resource, Spec, Status
 
@@ -54,6 +55,7 @@ class Machine:
         self._make_runtime = runtime
         self._channels: dict[str | None, ShellChannel] = {}
         self._opening = threading.Lock()
+        self._numbers = itertools.count(1)
 
     @property
     def system(self) -> str:
@@ -183,16 +185,26 @@ class Machine:
             stdin = stdin.encode()
         if isinstance(stdin, bytes) and len(stdin) <= INLINE_STDIN:
             channel = self._channel(user)
-            return channel.run(
-                script, stdin=stdin, after=after, deadline=deadline, on_output=on_output, shown=shown
-            )
+            return channel.run(script, stdin=stdin, after=after, deadline=deadline, on_output=on_output, shown=shown)
+        told = f"{self.scratch}/.pid-{next(self._numbers)}"
+        place = shlex.quote(told)
+        script = f"mkdir -p {shlex.quote(self.scratch)} && echo $$ >{place}\n{script}"
         stream = self.driver.open(self.resource, ["/bin/sh", "-c", script], deadline, user)
         try:
             rc, out, err = drain(stream, stdin, deadline, shown, on_output)
+        except CommandTimeout as late:
+            pid = self._channel(user).run(f"cat {place}", deadline=Deadline(5)).stdout.decode().strip()
+            if pid:
+                kill_descendants(self._spawn, pid, Deadline(5), itself=True)
+            late.where = self.where
+            raise
         finally:
             stream.close()
-        report = self._channel(user).run(after, deadline=deadline).stdout if after else b""
+        report = self._channel(user).run(f"rm {place}; {after}", deadline=Deadline(5)).stdout
         return ShellOutput(rc, out, err, report)
+
+    def _spawn(self, argv: Sequence[str]) -> Stream:
+        return self.driver.open(self.resource, argv, Deadline(5))
 
     def _channel(self, user: str | None = None) -> ShellChannel:
         with self._opening:
@@ -208,9 +220,7 @@ class Machine:
         deadline = Deadline(_OPENING)
         stream = self.driver.shell(self.resource, deadline, user)
         try:
-            return ShellChannel(
-                stream, lambda argv: self.driver.open(self.resource, argv, Deadline(5), user), self.where, deadline
-            )
+            return ShellChannel(stream, self._spawn, self.where, deadline)
         except BaseException:
             stream.close()
             raise
@@ -220,14 +230,30 @@ class Machine:
         status = self.status
         if status.phase is Phase.RUNNING:
             return closed
-        reason = f" ({status.reason})" if status.reason else ""
+        died = self._death(status)
+        died.message += "; what became of the command is unknown"
+        died.command = closed.command
+        died.output = "\n".join(text for text in (closed.output, died.output) if text)
+        return died
+
+    def _death(self, status: Status) -> MachineDied:
+        """The error for a machine that does not run any more, with its last log lines."""
+        details = [status.reason, None if status.exit_code is None else f"exit status {status.exit_code}"]
+        known = ", ".join(detail for detail in details if detail)
         return MachineDied(
-            f"the machine is {status.phase}{reason}; what became of the command is unknown",
-            command=closed.command,
-            output=closed.output,
+            f"the machine is {status.phase}{f' ({known})' if known else ''}",
             where=self.where,
-            hint="did the command end the machine's first process, or did it run out of memory?",
+            output=self.last_words(),
+            hint="did its first process end, or did it run out of memory?",
         )
+
+    def last_words(self) -> str | None:
+        """What the main process printed, if the machine has one of its own and that can still be had."""
+        if self.spec.command is None or Capability.LOGS not in self.capabilities:
+            return None
+        with suppress(RexxInfraError):
+            return self.logs()
+        return None
 
     def connect(self) -> None:
         """Open the channel now rather than at the first command."""
@@ -287,9 +313,7 @@ class Machine:
         result = self.run(f"if [ -d {place} ]; then echo d; tar -cf - -C {place} .; else echo f; cat {place}; fi")
         kind, _, data = result.stdout_bytes.partition(b"\n")
         if not result.ok:
-            raise CommandFailed(
-                f"{source} cannot be copied out of the machine", output=result.stderr, where=self.where
-            )
+            raise CommandFailed(f"{source} cannot be copied out of the machine", output=result.stderr, where=self.where)
         if kind == b"d":
             path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile() as archive:
@@ -337,7 +361,9 @@ class Machine:
         """Wait until the health check passes; raises `MachineDied` with its output when it gives up."""
         with self.step("wait until healthy"):
             Deadline(timeout).wait_for(
-                lambda: self.driver.healthy(self.resource), f"{self.where} to be healthy", hint=self._log_hint()
+                lambda: self.driver.healthy(self.resource),
+                f"{self.where} to be healthy",
+                hint=self._log_hint(),
             )
 
     def wait_for_port(self, port: int, timeout: float = 30.0) -> tuple[str, int]:
@@ -375,15 +401,10 @@ class Machine:
     def _must_run(self) -> None:
         status = self.status
         if status.phase is not Phase.RUNNING:
-            raise MachineDied(
-                f"the machine is {status.phase}, exit status {status.exit_code}",
-                where=self.where,
-                output=self.logs() if Capability.LOGS in self.capabilities and self.spec.command else None,
-            )
+            raise self._death(status)
 
     def _log_hint(self) -> str:
-        command: Any = shlex.join(self.driver.enter_command(self.resource))
-        return f"look inside with: {command}"
+        return f"look inside with: {shlex.join(self.driver.enter_command(self.resource))}"
 
 
 def _stays_open(connection: socket.socket) -> bool:

@@ -65,9 +65,7 @@ def parse_size(text: str | int, what: str = "memory") -> int:
     """Bytes meant by ``512m``, ``1.5 GiB`` or a plain number; units are powers of 1024, as docker has them."""
     match = _SIZE.fullmatch(str(text).strip())
     if match is None or float(match[1]) <= 0:
-        raise UsageError(
-            f"{what}: {text!r} is no size", hint="write a number with k, m or g, for example 256m or 1.5g"
-        )
+        raise UsageError(f"{what}: {text!r} is no size", hint="write a number with k, m or g, for example 256m or 1.5g")
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
@@ -83,7 +81,12 @@ class Volume:
     def parse(cls, text: str) -> Volume:
         """Read ``SOURCE:TARGET[:ro]``; a relative ``./path`` is taken from the current directory."""
         parts = text.split(":")
-        if len(parts) not in (2, 3) or not parts[0] or not parts[1].startswith("/") or parts[2:] not in ([], ["ro"], ["rw"]):
+        if (
+            len(parts) not in (2, 3)
+            or not parts[0]
+            or not parts[1].startswith("/")
+            or parts[2:] not in ([], ["ro"], ["rw"])
+        ):
             raise UsageError(f"volume {text!r} is not SOURCE:TARGET[:ro]", hint="for example ./site:/srv/site:ro")
         source = parts[0]
         if source.startswith((".", "/", "~")):
@@ -138,9 +141,7 @@ class Spec:
         known = {each.name for each in fields(cls)} - {"build", "baked"}
         for name in wishes:
             if name not in known:
-                raise UsageError(
-                    f"a machine has no {name!r}", hint=f"it can have: {', '.join(sorted(known))}"
-                )
+                raise UsageError(f"a machine has no {name!r}", hint=f"it can have: {', '.join(sorted(known))}")
         wishes = {name: value for name, value in wishes.items() if value is not None}
         for name, check in _CHECKS.items():
             if name in wishes:
@@ -298,7 +299,9 @@ class Resource:
     image: str | None = None
 
     @classmethod
-    def lease_for(cls, system: str, kind: Kind, run: str, name: str | None = None, lifetime: float = 6 * 3600) -> Resource:
+    def lease_for(
+        cls, system: str, kind: Kind, run: str, name: str | None = None, lifetime: float = 6 * 3600
+    ) -> Resource:
         """A new lease: a unique name and an expiry, before anything is created."""
         lease = secrets.token_hex(6)
         now = time.time()
@@ -318,7 +321,13 @@ class Resource:
 
     @classmethod
     def from_labels(
-        cls, system: str, name: str, labels: Mapping[str, str], *, id: str | None = None, image: str | None = None
+        cls,
+        system: str,
+        name: str,
+        labels: Mapping[str, str],
+        *,
+        id: str | None = None,
+        image: str | None = None,
     ) -> Resource | None:
         """The resource that such labels describe, or ``None`` when they are not ours."""
         try:

@@ -24,8 +24,14 @@ OPTIONS = {
         "the REXX build to test: a binary, a RexxJS checkout, an archive, github:OWNER/REPO@REF, "
         "URL#sha256=HEX, a name from `rexxinfra build list`, regina, or auto (default)",
     ),
-    "image": ("IMAGE", "image of the machines: one of `rexxinfra image list` or the system's own name of one"),
-    "require": ("SYSTEM[,...]", "systems that must be usable: without them tests fail instead of being skipped"),
+    "image": (
+        "IMAGE",
+        "image of the machines: one of `rexxinfra image list` or the system's own name of one",
+    ),
+    "require": (
+        "SYSTEM[,...]",
+        "systems that must be usable: without them tests fail instead of being skipped",
+    ),
     "timeout": ("SECONDS", "longest time for one command or script (default: 60)"),
     "keep": ("never|failed|all", "machines that are left running for you to look into (default: never)"),
 }

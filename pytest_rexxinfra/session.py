@@ -40,7 +40,10 @@ class RexxSession:
 
     @cached_property
     def settings(self) -> Settings:
-        given = {name: self._config.getoption(f"rexx_{name}") for name in ("target", "build", "image", "require", "timeout", "keep")}
+        given = {
+            name: self._config.getoption(f"rexx_{name}")
+            for name in ("target", "build", "image", "require", "timeout", "keep")
+        }
         with _as_usage_error():
             return Settings.load(given, root=self._config.rootpath)
 

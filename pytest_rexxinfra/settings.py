@@ -45,9 +45,7 @@ class Settings:
         file, table = _pyproject(root or Path.cwd())
         for key in table:
             if key.replace("-", "_") not in names:
-                raise UsageError(
-                    f"{file}: [tool.rexxinfra] has no {key!r}", hint=f"it can have: {', '.join(names)}"
-                )
+                raise UsageError(f"{file}: [tool.rexxinfra] has no {key!r}", hint=f"it can have: {', '.join(names)}")
         values: dict[str, Any] = {}
         for name in names:
             variable = f"REXX_{name.upper()}"

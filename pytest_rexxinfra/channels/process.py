@@ -20,9 +20,7 @@ _READ_SIZE = 1 << 16
 class ProcessStream:
     """A child process in its own process group, killed as a group on ``close``."""
 
-    def __init__(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
-    ) -> None:
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,

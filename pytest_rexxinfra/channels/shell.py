@@ -23,8 +23,8 @@ _GRACE = 2.0
 
 # Every parent but the first is stopped before its children are looked for, so none can fork away.
 # Fields of /proc/PID/stat after the command name: state, ppid (proc_pid_stat(5)).
-KILL_DESCENDANTS = """
-found= queue=$1
+_KILL_DESCENDANTS = """
+found=$2 queue=$1
 while [ -n "$queue" ]; do
   parents=$queue queue=
   for parent in $parents; do
@@ -71,8 +71,8 @@ class _Collector:
             del self._buffer[: found + len(self._start)]
             self._started = True
         end = self._buffer.find(self._end, self._scanned)
-        safe = len(self._buffer) - len(self._end) + 1 if end < 0 else end
-        self._scanned = max(0, safe)
+        safe = self._possible_end() if end < 0 else end
+        self._scanned = safe
         if self._on_output and safe > self._told:
             self._on_output(self._which, bytes(self._buffer[self._told : safe]))
             self._told = safe
@@ -81,6 +81,12 @@ class _Collector:
             if line_end >= 0:
                 self.tail = bytes(self._buffer[end + len(self._end) : line_end])
                 del self._buffer[end:]
+
+    def _possible_end(self) -> int:
+        """Where an end mark may have begun that has not arrived whole; marks have ``<`` only in front."""
+        begin = self._buffer.rfind(b"<", max(0, len(self._buffer) - len(self._end)))
+        incomplete = begin >= 0 and self._end.startswith(self._buffer[begin:])
+        return begin if incomplete else len(self._buffer)
 
     @property
     def output(self) -> bytes:
@@ -146,9 +152,7 @@ class ShellChannel:
                 f"printf '</{mark}>%d ' $?; {after}\nprintf '\\n'; printf '</{mark}>\\n' >&2\n"
             )
             start, end = f"<{mark}>".encode(), f"</{mark}>".encode()
-            outputs = {
-                which: _Collector(which, start, end, on_output) for which in (STDOUT, STDERR)
-            }
+            outputs = {which: _Collector(which, start, end, on_output) for which in (STDOUT, STDERR)}
             try:
                 self._converse(lines.encode("utf-8", "surrogateescape"), outputs, deadline, shown)
             except BaseException:
@@ -167,9 +171,7 @@ class ShellChannel:
             status, _, report = tail.partition(b" ")
             return ShellOutput(int(status), outputs[STDOUT].output, outputs[STDERR].output, report)
 
-    def _converse(
-        self, text: bytes, outputs: Mapping[int, _Collector], deadline: Deadline, shown: str
-    ) -> None:
+    def _converse(self, text: bytes, outputs: Mapping[int, _Collector], deadline: Deadline, shown: str) -> None:
         outgoing = memoryview(text)
         while any(output.tail is None for output in outputs.values()) and not deadline.passed:
             written, chunks = self._stream.exchange(outgoing, deadline.remaining())
@@ -196,11 +198,7 @@ class ShellChannel:
         self.broken = True
         grace = Deadline(_GRACE)
         try:
-            killer = self._spawn(["/bin/sh", "-c", f"{{ {KILL_DESCENDANTS} }} 2>/dev/null", "sh", self._pid])
-            try:
-                drain(killer, b"", grace, "killing the command")
-            finally:
-                killer.close()
+            kill_descendants(self._spawn, self._pid, grace)
             self._converse(b"", outputs, grace, "sh")
             self.broken = any(output.tail is None for output in outputs.values())
         except RexxInfraError:
@@ -209,6 +207,18 @@ class ShellChannel:
     def close(self) -> None:
         self.broken = True
         self._stream.close()
+
+
+def kill_descendants(
+    spawn: Callable[[Sequence[str]], Stream], pid: str, deadline: Deadline, itself: bool = False
+) -> None:
+    """Kill every process in a machine that descends from ``pid``, and ``itself`` too if asked."""
+    script = f"{{ {_KILL_DESCENDANTS} }} 2>/dev/null"
+    killer = spawn(["/bin/sh", "-c", script, "sh", pid, pid if itself else ""])
+    try:
+        drain(killer, b"", deadline, "killing the command")
+    finally:
+        killer.close()
 
 
 def prepared(command: str, cwd: str | None, env: Mapping[str, str] | None) -> str:

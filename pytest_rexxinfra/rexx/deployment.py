@@ -88,7 +88,9 @@ def _copy(machine: Machine, build: Build, root: str, deadline: Deadline) -> None
             for name in build.files():
                 tar.add(build.root / name, arcname=name, recursive=False, filter=_anonymous)
         archive.seek(0)
-        command = f"rm -rf {draft} && mkdir -p {draft} && tar -xf - -C {draft} && {{ rm -rf {root}; mv {draft} {root}; }}"
+        command = (
+            f"rm -rf {draft} && mkdir -p {draft} && tar -xf - -C {draft} && {{ rm -rf {root}; mv {draft} {root}; }}"
+        )
         result = machine.run(command, stdin=archive, timeout=deadline.remaining())
     if not result.ok:
         raise BuildError(

@@ -49,9 +49,7 @@ class RexxResult(CommandResult):
         parts = [
             f"{self.build} on {self.machine}: status {self.rc}{value}, {self.duration:.3f} s",
             f"$ {self.command}",
-            _block(
-                "script", "\n".join(f"{n:4} {line}" for n, line in enumerate(self.script.splitlines(), 1))
-            ),
+            _block("script", "\n".join(f"{n:4} {line}" for n, line in enumerate(self.script.splitlines(), 1))),
             _block("stdout", self.stdout),
             _block("stderr", self.stderr),
         ]
@@ -156,15 +154,11 @@ def _source(script: str | Path) -> tuple[str, str]:
             text = script.read_bytes().decode("utf-8", "surrogateescape")
         except OSError as error:
             reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
-            raise UsageError(
-                f"script {script} {reason}", hint=f"it was looked for at {script.absolute()}"
-            ) from error
+            raise UsageError(f"script {script} {reason}", hint=f"it was looked for at {script.absolute()}") from error
         name = script.name
     else:
         text, name = script, "script.rexx"
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise UsageError(
-            f"{name} has a NUL character in line {line}", hint="REXX source is text; take the NUL out"
-        )
+        raise UsageError(f"{name} has a NUL character in line {line}", hint="REXX source is text; take the NUL out")
     return text, name

@@ -64,9 +64,7 @@ class Driver(ABC):
         """Make and start the machine that ``lease`` announces; returns it with its id."""
 
     @abstractmethod
-    def open(
-        self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None
-    ) -> Stream:
+    def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
         """Start a process in a running machine."""
 
     @abstractmethod
@@ -135,6 +133,10 @@ class Driver(ABC):
         """Save the machine's file system as an image; returns the name to start from."""
         self._cannot(Capability.COMMIT)
 
+    def remove_image(self, image: str) -> None:
+        """Remove an image that `commit` made; one that is gone is no error."""
+        self._cannot(Capability.COMMIT)
+
     def image_key(self, spec: Spec, deadline: Deadline) -> str:
         """What identifies the bits that ``spec`` would start from, made available if need be."""
         self._cannot(Capability.BAKE)
@@ -148,6 +150,4 @@ class Driver(ABC):
         self._cannot(Capability.BAKE)
 
     def _cannot(self, what: str) -> NoReturn:
-        raise Unsupported(
-            f"{self.name} has no {what}", where=self.name, hint="capabilities: rexxinfra doctor"
-        )
+        raise Unsupported(f"{self.name} has no {what}", where=self.name, hint="capabilities: rexxinfra doctor")

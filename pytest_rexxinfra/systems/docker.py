@@ -108,15 +108,13 @@ class DockerDriver(Driver):
         attached = self._attached.pop(machine.lease, None) if user is None else None
         return attached or self.open(machine, _SHELL, deadline, user)
 
-    def open(
-        self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None
-    ) -> Stream:
+    def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
         with self._translated(f"starting {argv[0]}", machine.name):
             try:
                 execution = self.api.exec_create(_ref(machine), list(argv), stdin=True, user=user or "")["Id"]
                 connection = self.api.exec_start(execution, socket=True)
-            except (NotFound, APIError) as error:
-                if error.status_code in (404, 409):
+            except APIError as error:
+                if error.status_code in (404, 409) or "is not running" in _explanation(error):
                     raise MachineDied(
                         f"the container does not run: {_explanation(error)}",
                         where=f"docker:{machine.name}",
@@ -180,9 +178,7 @@ class DockerDriver(Driver):
             except APIError as error:
                 if error.status_code != 409:
                     raise
-                deadline.wait_for(
-                    lambda: self._inspect(_ref(machine)) is None, f"the engine to remove {machine.name}"
-                )
+                deadline.wait_for(lambda: self._inspect(_ref(machine)) is None, f"the engine to remove {machine.name}")
         attached = self._attached.pop(machine.lease, None)
         if attached is not None:
             attached.close()
@@ -199,7 +195,11 @@ class DockerDriver(Driver):
         with self._translated("listing containers", "docker"):
             found = [
                 Resource.from_labels(
-                    self.name, each["Names"][0].lstrip("/"), each["Labels"], id=each["Id"], image=each["Image"]
+                    self.name,
+                    each["Names"][0].lstrip("/"),
+                    each["Labels"],
+                    id=each["Id"],
+                    image=each["Image"],
                 )
                 for each in self.api.containers(all=True, filters=_LEASED)
             ]
@@ -253,7 +253,9 @@ class DockerDriver(Driver):
             bindings = self.api.port(_ref(machine), port)
         if not bindings:
             raise UsageError(
-                f"port {port} is not published", where=f"docker:{machine.name}", hint=f"ask for it: ports=[{port}]"
+                f"port {port} is not published",
+                where=f"docker:{machine.name}",
+                hint=f"ask for it: ports=[{port}]",
             )
         return bindings[0]["HostIp"], int(bindings[0]["HostPort"])
 
@@ -270,10 +272,12 @@ class DockerDriver(Driver):
     def commit(self, machine: Resource, image: str, deadline: Deadline) -> str:
         repository, _, tag = image.partition(":")
         with self._translated(f"committing {image}", machine.name), self._patient(deadline):
-            self.api.commit(
-                _ref(machine), repository, tag or "latest", changes=[f"LABEL {LABEL_PREFIX}image={image}"]
-            )
+            self.api.commit(_ref(machine), repository, tag or "latest", changes=[f"LABEL {LABEL_PREFIX}image={image}"])
         return image
+
+    def remove_image(self, image: str) -> None:
+        with self._translated(f"removing image {image}", "docker"), suppress(ImageNotFound):
+            self.api.remove_image(image, force=True)
 
     def image_key(self, spec: Spec, deadline: Deadline) -> str:
         return self._image(spec, deadline)
@@ -288,7 +292,9 @@ class DockerDriver(Driver):
         """Build ``folder`` with its Dockerfile and name the result ``image``; raises `ImageError` with the log."""
         log: list[str] = []
         with self._translated(f"building {image}", "docker"), self._patient(deadline):
-            steps = self.api.build(path=str(folder), tag=image, dockerfile=dockerfile, rm=True, forcerm=True, decode=True)
+            steps = self.api.build(
+                path=str(folder), tag=image, dockerfile=dockerfile, rm=True, forcerm=True, decode=True
+            )
             for step in steps:
                 log.append(step.get("stream", ""))
                 if "error" in step:
@@ -346,9 +352,7 @@ class DockerDriver(Driver):
                 for line in self.api.pull(name, stream=True, decode=True):
                     deadline.check(f"pulling {name}", hint=hint)
                     if "error" in line:
-                        raise ImageError(
-                            f"image {name!r} cannot be had: {line['error']}", where="docker", hint=hint
-                        )
+                        raise ImageError(f"image {name!r} cannot be had: {line['error']}", where="docker", hint=hint)
             except (APIError, requests.exceptions.RequestException) as error:
                 raise ImageError(
                     f"image {name!r} cannot be had: {_explanation(error)}", where="docker", hint=hint
@@ -486,7 +490,5 @@ def _container_config(spec: Spec, lease: Resource, image: str, keeping: bool) ->
     if spec.network:
         host["NetworkMode"] = spec.network
         if spec.network != "none" and spec.hostname:
-            config["NetworkingConfig"] = {
-                "EndpointsConfig": {spec.network: {"Aliases": [spec.hostname]}}
-            }
+            config["NetworkingConfig"] = {"EndpointsConfig": {spec.network: {"Aliases": [spec.hostname]}}}
     return config

@@ -22,7 +22,7 @@ from typing import ClassVar
 from ..channels.process import ProcessStream
 from ..channels.stream import Stream
 from ..deadline import Deadline
-from ..errors import ImageError, MachineDied, RexxInfraError
+from ..errors import ImageError, MachineDied, RexxInfraError, SystemUnavailable, UsageError
 from ..model import Capability, Phase, Resource, Spec, Status, process_start
 from ..paths import state_dir
 from ..rexx.deployment import build_home
@@ -78,7 +78,7 @@ class _Record:
 
 
 class LocalDriver(Driver):
-    """Machines on this computer. ``REXX_LOCAL_ISOLATION=directory`` asks for the weakest kind."""
+    """Machines on this computer. ``REXX_LOCAL_ISOLATION=directory`` asks for one kind of isolation."""
 
     name: ClassVar[str] = "local"
     summary: ClassVar[str] = "this computer, in a throw-away view of its file system"
@@ -90,16 +90,31 @@ class LocalDriver(Driver):
 
     @cached_property
     def isolation(self) -> Isolation:
-        """The strongest isolation that really works here, found by making one such machine."""
-        if os.environ.get("REXX_LOCAL_ISOLATION") == "directory" or not shutil.which("unshare"):
-            return Isolation.DIRECTORY
-        kinds = [Isolation.NAMESPACES] if os.geteuid() == 0 else []
-        for kind in (*kinds, Isolation.USER_NAMESPACES):
-            with suppress(RexxInfraError, OSError), tempfile.TemporaryDirectory(dir=_machines()) as folder:
+        """The strongest isolation that really works here, found by making one such machine.
+
+        Raises `UsageError` when ``REXX_LOCAL_ISOLATION`` names none, `SystemUnavailable` when the one it
+        names does not work here.
+        """
+        wanted = os.environ.get("REXX_LOCAL_ISOLATION", "").lower().replace("-", "_")
+        kinds = [kind for kind in Isolation if wanted in ("", kind.name.lower())]
+        if not kinds:
+            names = ", ".join(kind.name.lower() for kind in Isolation)
+            raise UsageError(f"REXX_LOCAL_ISOLATION={wanted} is not one of {names}", where=self.name)
+        for kind in kinds:
+            if kind is Isolation.DIRECTORY or self._works(kind):
+                return kind
+        raise SystemUnavailable(f"{kinds[0]} does not work here", where=self.name, hint=_ENABLE)
+
+    def _works(self, kind: Isolation) -> bool:
+        if not shutil.which("unshare") or (kind is Isolation.NAMESPACES and os.geteuid() != 0):
+            return False
+        try:
+            with tempfile.TemporaryDirectory(dir=_machines()) as folder:
                 (Path(folder) / "home").mkdir()
                 self._hold(Path(folder), kind, Spec(), Deadline(10)).kill()
-                return kind
-        return Isolation.DIRECTORY
+        except (RexxInfraError, OSError):
+            return False
+        return True
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -108,6 +123,10 @@ class LocalDriver(Driver):
         return frozenset({Capability.IMAGES, Capability.NETWORK_NONE, Capability.HOSTNAME})
 
     def probe(self) -> Availability:
+        try:
+            self.isolation  # noqa: B018 - finding it is the probe
+        except RexxInfraError as error:
+            return Availability(False, error.message, error.hint)
         hint = _ENABLE if self.isolation is Isolation.DIRECTORY else None
         return Availability(True, str(self.isolation), hint, {"isolation": self.isolation.name.lower()})
 
@@ -149,9 +168,7 @@ class LocalDriver(Driver):
             )
         return self.around.images.rootfs(self.around.images.ensure(recipe, deadline))
 
-    def open(
-        self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None
-    ) -> Stream:
+    def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
         folder = _folder(machine)
         record = _Record.read(folder)
         if record is None:
@@ -225,9 +242,7 @@ class LocalDriver(Driver):
             record = _Record.read(folder)
             if record is not None:
                 found.append(
-                    Resource.from_labels(
-                        self.name, record.name, record.labels, id=str(folder), image=record.image
-                    )
+                    Resource.from_labels(self.name, record.name, record.labels, id=str(folder), image=record.image)
                 )
         return [resource for resource in found if resource is not None]
 

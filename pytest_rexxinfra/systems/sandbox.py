@@ -94,7 +94,11 @@ class Sandbox:
         self._overlays += 1
         layer = name.replace("/", "-") or "rootfs"
         self._folders += [f"upper/{layer}", f"work/{layer}"]
-        places = {"lowerdir": lower, "upperdir": f"{self._point}/upper/{layer}", "workdir": f"{self._point}/work/{layer}"}
+        places = {
+            "lowerdir": lower,
+            "upperdir": f"{self._point}/upper/{layer}",
+            "workdir": f"{self._point}/work/{layer}",
+        }
         options = ",".join(f"{key}={_layer(place)}" for key, place in places.items())
         self._mount("overlay", f"root/{name}", "overlay", f"{options},userxattr" if self._rootless else options)
 
@@ -205,7 +209,7 @@ def unshare_command(*, rootless: bool, network: bool) -> list[str]:
 
 def enter_command(pid: int, *, rootless: bool, network: bool) -> list[str]:
     """The command that starts a program inside a sandbox, given the pid of its process 1."""
-    command = ["nsenter", f"--target={pid}", "--mount", "--pid", "--ipc", "--uts", "--root"]
+    command = ["nsenter", f"--target={pid}", "--mount", "--pid", "--ipc", "--uts", "--root", "--wd"]
     if rootless:
         command += ["--user", "--preserve-credentials"]
     if not network:

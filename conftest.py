@@ -1,0 +1,3 @@
+"""Shared by the tests of the plugin and by the scenarios."""
+
+pytest_plugins = ["pytester"]

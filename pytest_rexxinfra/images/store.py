@@ -1,0 +1,319 @@
+"""The cache of built images: each is built once per computer and user, whoever asks first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..deadline import Deadline
+from ..errors import CommandFailed, DeadlineExceeded, ImageError
+from ..events import Events
+from ..locks import locked, try_lock
+from ..paths import cache_dir
+from ..tools import run_tool
+from .builder import builder_for, image_name
+from .recipe import Recipe, built_in_recipes, host_arch
+
+log = logging.getLogger(__name__)
+
+_METADATA = "image.json"
+_TAR = "rootfs.tar"
+_ROOTFS = "rootfs"
+_UNPACK_SECONDS = 600.0
+_REMOVE_SECONDS = 10.0
+_TOUCHED = "its tar was touched"
+
+
+@dataclass(frozen=True)
+class RootfsImage:
+    """A built root file system: ``tar`` is an uncompressed tar of ``size`` bytes with SHA-256 ``digest``.
+
+    ``key`` is that of the recipe it was made from, ``created`` in seconds since 1970, ``node`` the
+    version of node in it (``None`` for none), ``arch`` in Debian's and OCI's words.
+    """
+
+    name: str
+    key: str
+    digest: str
+    tar: Path
+    size: int
+    created: float
+    node: str | None
+    arch: str
+
+
+class ImageStore:
+    """Finds recipes, builds their images once and keeps them below ``root``.
+
+    Safe for several processes and threads at once. Whatever is damaged is built again, with a warning in
+    the log.
+    """
+
+    def __init__(self, root: Path | None = None, *, events: Events | None = None) -> None:
+        self.root = root or cache_dir() / "images"
+        self.events = events or Events()
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The built-in recipes by name."""
+        return built_in_recipes()
+
+    def find(self, name_or_path: str) -> Recipe | None:
+        """The built-in recipe of that name, or the one in a file ``*.toml``; ``None`` when it is neither.
+
+        Raises `UsageError` for a file that is missing or wrong.
+        """
+        if name_or_path.endswith(".toml"):
+            return Recipe.read(Path(name_or_path))
+        return self.recipes().get(name_or_path)
+
+    def ensure(self, recipe: Recipe, deadline: Deadline) -> RootfsImage:
+        """The image of ``recipe``, from the cache or newly built.
+
+        Raises `ImageError` when it cannot be built, `SystemUnavailable` when a needed tool is missing,
+        `DeadlineExceeded`; nothing half-built stays.
+        """
+        key = recipe.key(host_arch())
+        home = self._home(recipe.name, key)
+        image = None if _doubt(home) else _load(home)
+        if image is not None:
+            return image
+        with self._lock(key, image_name(recipe), deadline):
+            return _checked(home) or self._build(recipe, key, home, deadline)
+
+    def list(self) -> tuple[RootfsImage, ...]:
+        """All images in the cache, by name, the newest first; damaged ones are left out."""
+        homes = [path for path in _entries(self.root) if not path.name.startswith(".")]
+        images = [image for image in map(_load, homes) if image is not None]
+        return tuple(sorted(images, key=lambda image: (image.name, -image.created)))
+
+    def remove(self, name: str) -> tuple[RootfsImage, ...]:
+        """Remove every image of that name, with its unpacked directory; returns what was removed.
+
+        Machines must not be running on the directory any more. Raises `ImageError` when something is
+        still mounted in it.
+        """
+        removed = []
+        for image in self.list():
+            if image.name == name:
+                with self._lock(image.key, f"image:{name}", Deadline(_UNPACK_SECONDS)):
+                    self._discard(image.tar.parent, image.key)
+                removed.append(image)
+        return tuple(removed)
+
+    def rootfs(self, image: RootfsImage, deadline: Deadline | None = None) -> Path:
+        """The image unpacked as a directory that is shared by all: nobody may write into it.
+
+        As root it has the owners of the image, for an ordinary user everything is the user's own.
+        Raises `ImageError` when the image is no longer there or tar fails, `DeadlineExceeded`.
+        """
+        deadline = deadline or Deadline(_UNPACK_SECONDS)
+        where = f"image:{image.name}"
+        place = image.tar.with_name(_ROOTFS)
+        if place.is_dir():
+            return place
+        with self._lock(image.key, where, deadline):
+            if place.is_dir():
+                return place
+            if not image.tar.is_file():
+                raise ImageError("the image was removed from the cache", hint="ask for it again", where=where)
+            with self.events.step(where, "unpack"), self._scratch(image.key) as scratch:
+                folder = scratch / _ROOTFS
+                folder.mkdir()
+                command: list[str | Path] = ["tar", "--extract", "--file", image.tar, "--directory", folder]
+                command += ["--numeric-owner", "--preserve-permissions"]
+                try:
+                    run_tool(command, deadline=deadline, where=where)
+                except CommandFailed as error:
+                    raise ImageError(
+                        "the image cannot be unpacked",
+                        command=error.command,
+                        output=error.output,
+                        hint=f"is there room on the disk of {self.root}?",
+                        where=where,
+                    ) from error
+                folder.rename(place)
+        return place
+
+    def _home(self, name: str, key: str) -> Path:
+        return self.root / f"{name}-{key[:16]}"
+
+    @contextmanager
+    def _lock(self, key: str, where: str, deadline: Deadline) -> Iterator[None]:
+        with ExitStack() as stack:
+            with self.events.step(where, "wait for other processes"):
+                stack.enter_context(locked(self.root / ".locks" / key, deadline=deadline, what=where))
+            yield
+
+    def _build(self, recipe: Recipe, key: str, home: Path, deadline: Deadline) -> RootfsImage:
+        where = image_name(recipe)
+        self._sweep(key)
+        with self.events.step(where, "build"), self._scratch(key) as scratch:
+            work, new = scratch / "work", scratch / "image"
+            work.mkdir()
+            new.mkdir()
+            made = work / _TAR
+            try:
+                node = builder_for(recipe).build(recipe, made, events=self.events, deadline=deadline)
+            except CommandFailed as error:
+                raise ImageError(
+                    f"the image {recipe.name} cannot be built: {error.message}",
+                    command=error.command,
+                    output=error.output,
+                    hint=error.hint,
+                    where=where,
+                ) from error
+            tar = made.rename(new / _TAR)
+            image = RootfsImage(
+                name=recipe.name,
+                key=key,
+                digest=_digest(tar),
+                tar=home / _TAR,
+                size=tar.stat().st_size,
+                created=time.time(),
+                node=node,
+                arch=host_arch(),
+            )
+            _save(image, new)
+            self._discard(home, key)
+            new.rename(home)
+        return image
+
+    @contextmanager
+    def _scratch(self, key: str) -> Iterator[Path]:
+        """A directory for work under the lock of ``key``, which does not outlive the block."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".tmp-{key}-", dir=self.root))
+        try:
+            # Only root's tools enter as other users (apt's own); nothing in here is secret.
+            scratch.chmod(0o755)
+            yield scratch
+        finally:
+            _remove(scratch)
+
+    def _sweep(self, held: str) -> None:
+        """Remove what killed builds left: directories of the key that is held here or by nobody."""
+        for path in _entries(self.root):
+            if not path.name.startswith(".tmp-"):
+                continue
+            key = path.name.split("-")[1]
+            if key == held:
+                _remove(path)
+                continue
+            (self.root / ".locks").mkdir(exist_ok=True)
+            with (self.root / ".locks" / key).open("a") as file:
+                if try_lock(file.fileno()):
+                    _remove(path)
+
+    def _discard(self, home: Path, key: str) -> None:
+        """Take an image out of the cache, in one step for those who look at it."""
+        if not home.exists():
+            return
+        _refuse_mounts(home)
+        with self._scratch(key) as scratch:
+            home.rename(scratch / home.name)
+
+
+def _checked(home: Path) -> RootfsImage | None:
+    """The image in ``home`` if it is whole; a damaged one is reported. Only for the holder of its lock."""
+    if not home.exists():
+        return None
+    image, doubt = _load(home), _doubt(home)
+    if image is not None and doubt == _TOUCHED:
+        if _digest(image.tar) == image.digest:
+            _save(image)
+            return image
+        doubt = "its tar does not have the bytes that were built"
+    if image is None or doubt:
+        reason = doubt or f"{_METADATA} is incomplete"
+        log.warning("%s is damaged in the cache and built again: %s", home.name, reason)
+        return None
+    return image
+
+
+def _doubt(home: Path) -> str | None:
+    """Why the image in ``home`` cannot be trusted unread, ``None`` when it can."""
+    try:
+        metadata = json.loads((home / _METADATA).read_text("utf-8"))
+        status = (home / _TAR).stat()
+        size, touched = metadata["size"], metadata["touched"]
+    except OSError as error:
+        return f"{Path(str(error.filename)).name}: {error.strerror}"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{_METADATA} is not readable: {error!r}"
+    if status.st_size != size:
+        return f"its tar has {status.st_size} bytes instead of {size}"
+    return None if status.st_mtime_ns == touched else _TOUCHED
+
+
+def _load(home: Path) -> RootfsImage | None:
+    """The image that the metadata in ``home`` describe, ``None`` when they are missing or wrong."""
+    try:
+        metadata: dict[str, Any] = json.loads((home / _METADATA).read_text("utf-8"))
+        metadata.pop("touched")
+        image = RootfsImage(tar=home / _TAR, **metadata)
+        whole = image.tar.stat().st_size == image.size
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return image if whole else None
+
+
+def _save(image: RootfsImage, folder: Path | None = None) -> None:
+    folder = folder or image.tar.parent
+    metadata = asdict(image)
+    del metadata["tar"]
+    metadata["touched"] = (folder / _TAR).stat().st_mtime_ns
+    new = folder / f"{_METADATA}.new"
+    new.write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
+    new.rename(folder / _METADATA)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _refuse_mounts(folder: Path) -> None:
+    """Raise `ImageError` when something is mounted below: removing would reach into it."""
+    inside = f"{os.path.realpath(folder)}/"
+    mounts: list[str] = []
+    with suppress(OSError):
+        table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+        mounts = [line.split(" ")[4].encode().decode("unicode_escape") for line in table.splitlines()]
+    busy = [mount for mount in mounts if mount.startswith(inside)]
+    if busy:
+        raise ImageError(
+            f"{folder} cannot be removed: {', '.join(busy)} is mounted in it",
+            hint=f"sudo umount {' '.join(busy)}",
+        )
+
+
+def _remove(folder: Path) -> None:
+    """Remove a directory of ours; one with mounts in it, or that does not go, stays, with a warning."""
+
+    def gone() -> bool:
+        # Before each try: a tool that outlived its killed build may still be mounting and writing there.
+        _refuse_mounts(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    try:
+        Deadline(_REMOVE_SECONDS).wait_for(gone, f"removing {folder}")
+    except (DeadlineExceeded, ImageError) as error:
+        log.warning("%s; the next build tries again", error)

@@ -1,0 +1,212 @@
+"""What a driver declares it does; what it does not declare it refuses, and never skips in silence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_rexxinfra import Capability, Lab, Machine, Spec
+from pytest_rexxinfra.deadline import Deadline
+from pytest_rexxinfra.errors import MachineDied, Unsupported, UsageError
+from pytest_rexxinfra.model import Phase
+
+WISHES: dict[Capability, dict[str, Any]] = {
+    Capability.HEALTH: {"health": "true"},
+    Capability.HOSTNAME: {"hostname": "chosen"},
+    Capability.IMAGES: {"image": "mini"},
+    Capability.LIMITS: {"memory": "64m", "cpus": 0.5, "pids": 50},
+    Capability.MAIN_PROCESS: {"command": "echo main started; exec sleep 1000"},
+    Capability.NETWORK_NONE: {"network": "none"},
+    Capability.PORTS: {"ports": [8080]},
+    Capability.USERS: {"user": "nobody"},
+    Capability.VOLUMES: {"volumes": ["/:/host:ro"]},
+}
+
+
+@pytest.fixture
+def make(lab: Lab, request: pytest.FixtureRequest) -> Callable[..., Machine]:
+    def provision(**wishes: Any) -> Machine:
+        machine = lab.provision(spec=Spec.of(**wishes))
+        request.addfinalizer(lambda: lab.destroy(machine))
+        return machine
+
+    return provision
+
+
+OPERATIONS: dict[Capability, Callable[[Machine], Any]] = {
+    Capability.LOGS: lambda machine: machine.logs(),
+    Capability.RESTART: lambda machine: machine.restart(),
+    Capability.COMMIT: lambda machine: machine.commit("x:y"),
+    Capability.BAKE: lambda machine: machine.driver.baked("key"),
+    Capability.NETWORKS: lambda machine: machine.driver.create_network(machine.resource, Deadline(5)),
+}
+
+Lacks = Callable[[Capability], bool]
+
+
+@pytest.fixture
+def lacks(lab: Lab, shared: Machine, can: frozenset[Capability]) -> Lacks:
+    """Whether this way lacks a capability; if so, after seeing that it refuses to pretend."""
+
+    def check(capability: Capability) -> bool:
+        if capability in can:
+            return False
+        with pytest.raises(Unsupported, match=str(capability)):
+            if capability in OPERATIONS:
+                OPERATIONS[capability](shared)
+            else:
+                lab.provision(spec=Spec.of(**WISHES[capability]))
+        return True
+
+    return check
+
+
+def test_hostname(lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.HOSTNAME):
+        return
+    assert make(hostname="chosen").run("cat /proc/sys/kernel/hostname").lines == ["chosen"]
+
+
+def test_image(lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.IMAGES):
+        return
+    machine = make(image="mini")
+    assert "busybox" in machine.run("ls -l /bin/ls").stdout
+    assert machine.run("node -e 'console.log(6*7)'").lines == ["42"]
+
+
+def test_limits(lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.LIMITS):
+        return
+    machine = make(memory="64m", pids=30)
+    eater = "head -c 300000000 /dev/zero | tail -c 250000000 | wc -c"
+    assert "250000000" not in machine.run(eater).stdout
+    forks = machine.run("for i in 1 2 3 4 5 6 7 8 9 10; do for j in 1 2 3 4 5; do sleep 2 & done; done")
+    assert "fork" in forks.stderr.lower()
+
+
+def test_main_process_and_logs(lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.MAIN_PROCESS):
+        return
+    machine = make(command="echo main started; echo a warning >&2; exec sleep 1000")
+    machine.wait_until("grep -q sleep /proc/[0-9]*/cmdline")
+    assert "main started" in machine.logs()
+    assert "a warning" in machine.logs()
+
+
+def test_network_none(lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.NETWORK_NONE):
+        return
+    interfaces = make(network="none").run("cat /proc/net/dev").lines[2:]
+    assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
+
+
+def test_network_by_name(lab: Lab, lacks: Lacks) -> None:
+    if lacks(Capability.NETWORKS):
+        return
+    network = lab.network()
+    web = lab.provision(spec=Spec.of(network=network), name="web")
+    client = lab.provision(spec=Spec.of(network=network), name="client")
+    alone = lab.provision(name="alone")
+    try:
+        assert client.run("getent hosts web || nslookup web").ok
+        assert not alone.run("getent hosts web || nslookup web").ok
+    finally:
+        lab.destroy(web, client, alone)
+        lab.remove(network)
+    assert network not in [each.name for each in web.driver.list()]
+
+
+def test_ports(lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.PORTS):
+        return
+    serve = "require('http').createServer((q, r) => r.end('served')).listen(8080)"
+    machine = make(ports=[8080], command=["node", "-e", serve])
+    host, port = machine.wait_for_port(8080)
+    from urllib.request import urlopen
+
+    with urlopen(f"http://{host}:{port}/", timeout=10) as answer:
+        assert answer.read() == b"served"
+    with pytest.raises(UsageError, match="9090"):
+        machine.address(9090)
+
+
+def test_restart_keeps_files(lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.RESTART):
+        return
+    machine = make()
+    machine.write("/root/kept", "yes")
+    machine.run("sleep 777 & echo")
+    machine.stop()
+    assert machine.status.phase is Phase.STOPPED
+    with pytest.raises(MachineDied):
+        machine.run("true")
+    machine.start()
+    assert machine.read("/root/kept") == b"yes"
+    assert "777" not in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+
+
+def test_users(lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.USERS):
+        return
+    machine = make()
+    assert machine.run("id -u").lines == ["0"]
+    assert machine.run("id -u", user="nobody").lines == ["65534"]
+    assert make(user="nobody").run("id -u").lines == ["65534"]
+
+
+def test_volumes(lab: Lab, lacks: Lacks, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if lacks(Capability.VOLUMES):
+        return
+    (tmp_path / "given").write_text("from outside")
+    name = lab.volume()
+    request.addfinalizer(lambda: lab.remove(name))
+    make: Callable[..., Machine] = request.getfixturevalue("make")
+    machine = make(volumes=[f"{tmp_path}:/outside:ro", f"{name}:/data"])
+    assert machine.read("/outside/given") == b"from outside"
+    assert not machine.run("echo x >/outside/given").ok
+    machine.write("/data/file", "shared")
+    assert make(volumes=[f"{name}:/data"]).read("/data/file") == b"shared"
+
+
+def test_health(lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.HEALTH):
+        return
+    machine = make(command="sleep 0.7; touch /tmp/up; exec sleep 1000", health="test -e /tmp/up")
+    machine.wait_healthy()
+    assert machine.run("ls /tmp/up").ok
+    from pytest_rexxinfra.model import Health
+
+    sick = make(command="exec sleep 1000", health=Health("echo the symptom; false", interval=0.1, retries=2))
+    started = time.monotonic()
+    with pytest.raises(MachineDied, match="the symptom"):
+        sick.wait_healthy(timeout=60)
+    assert time.monotonic() - started < 30
+
+
+def test_commit(lab: Lab, lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.COMMIT):
+        return
+    machine = make()
+    machine.write("/root/state", "saved")
+    image = machine.commit("rexxinfra/conformance:commit")
+    try:
+        assert make(image=image).read("/root/state") == b"saved"
+    finally:
+        machine.driver.remove_image(image)
+
+
+def test_bake_costs_the_next_machine_nothing(lab: Lab, lacks: Lacks) -> None:
+    if lacks(Capability.BAKE):
+        return
+    first = lab.provision(build=lab.build)
+    second = lab.provision(build=lab.build)
+    try:
+        assert first.spec.baked == second.spec.baked
+        assert second.run(["ls", "/opt/rexxinfra/builds"]).ok
+    finally:
+        lab.destroy(first, second)

@@ -1,0 +1,144 @@
+"""Commands: status, streams, bytes, environment."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pytest_rexxinfra import Machine
+from pytest_rexxinfra.errors import CommandFailed, UsageError
+
+MIB = 1 << 20
+
+
+def test_output_and_where(shared: Machine) -> None:
+    result = shared.run("echo one; echo two")
+    assert (result.ok, result.lines, result.stderr) == (True, ["one", "two"], "")
+    assert result.where == shared.where
+    assert 0 < result.duration < 30
+
+
+@pytest.mark.parametrize("status", [0, 1, 3, 126, 127, 255])
+def test_exit_status(shared: Machine, status: int) -> None:
+    assert shared.run(f"exit {status}").rc == status
+
+
+def test_status_of_a_signal_is_that_of_a_shell(shared: Machine) -> None:
+    assert shared.run("sh -c 'kill -9 $$'").rc == 137
+
+
+def test_unknown_command(shared: Machine) -> None:
+    result = shared.run("no-such-command-at-all")
+    assert result.rc == 127
+    assert "no-such-command-at-all" in result.stderr
+
+
+def test_syntax_error_is_a_result_and_the_next_command_runs(shared: Machine) -> None:
+    assert shared.run("echo 'unbalanced; (").rc != 0
+    assert shared.run("echo next").lines == ["next"]
+
+
+def test_streams_are_apart(shared: Machine) -> None:
+    result = shared.run("echo out; echo err >&2; printf 'no newline'")
+    assert (result.stdout, result.stderr) == ("out\nno newline", "err\n")
+
+
+def test_ten_mebibytes_on_both_streams_at_once(shared: Machine) -> None:
+    command = "head -c 10485760 /dev/zero & head -c 10485760 /dev/zero | tr '\\0' e >&2; wait"
+    result = shared.run(command)
+    assert result.stdout_bytes == b"\0" * 10 * MIB
+    assert result.stderr_bytes == b"e" * 10 * MIB
+
+
+def test_every_byte_passes_both_ways(shared: Machine) -> None:
+    data = bytes(range(256)) * 8
+    assert shared.run("cat", stdin=data).stdout_bytes == data
+
+
+def test_large_input(shared: Machine) -> None:
+    data = os.urandom(5 * MIB)
+    result = shared.run("cat; echo done >&2; exit 4", stdin=data)
+    assert (result.stdout_bytes == data, result.stderr, result.rc) == (True, "done\n", 4)
+
+
+@pytest.mark.parametrize("size", [100, 200_000])
+def test_input_that_is_not_read_does_no_harm(shared: Machine, size: int) -> None:
+    assert shared.run("exit 5", stdin=b"rm -rf /nothing\n" * (size // 16)).rc == 5
+    assert shared.run("echo next").lines == ["next"]
+
+
+def test_without_input_a_command_sees_its_end_at_once(shared: Machine) -> None:
+    assert shared.run("cat; echo end").lines == ["end"]
+
+
+def test_commands_do_not_share_state(shared: Machine) -> None:
+    shared.run("cd /; variable=1; export OTHER=2; alias ls=true; set -e; umask 0; trap 'echo trap' EXIT")
+    result = shared.run('echo "[$variable$OTHER]"; false; echo on')
+    assert result.lines == ["[]", "on"]
+
+
+def test_environment_and_directory(shared: Machine) -> None:
+    value = 'it\'s $HOME "and" `more`\nsecond line'
+    result = shared.run('printf %s "$ODD"; pwd >&2', env={"ODD": value}, cwd="/usr")
+    assert (result.stdout, result.stderr) == (value, "/usr\n")
+
+
+def test_environment_is_not_in_the_arguments_of_any_process(shared: Machine) -> None:
+    secret = "s3cr3t-value"
+    seen = shared.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", env={"TOKEN": secret}).stdout
+    assert secret not in seen
+
+
+def test_missing_directory(shared: Machine) -> None:
+    result = shared.run("echo here", cwd="/no/such/directory")
+    assert (result.rc, result.stdout) == (125, "")
+
+
+def test_words_are_not_interpreted(shared: Machine) -> None:
+    assert shared.run(["printf", "%s|", "a b", "$HOME", "*", "it's", ""]).stdout == "a b|$HOME|*|it's||"
+
+
+def test_unicode(shared: Machine) -> None:
+    assert shared.run("printf %s 'grüße ☃'").stdout == "grüße ☃"
+
+
+def test_background_job_does_not_hold_the_command(shared: Machine) -> None:
+    result = shared.run("(sleep 1; echo late) & echo started", timeout=20)
+    assert result.lines == ["started"]
+    assert result.duration < 1
+    assert shared.run("sleep 1.2; echo after").lines[-1] == "after"
+
+
+def test_output_arrives_while_the_command_runs(shared: Machine) -> None:
+    pieces: list[tuple[int, bytes]] = []
+    result = shared.run("echo a; sleep 0.3; echo b >&2", on_output=lambda which, data: pieces.append((which, data)))
+    assert b"".join(data for which, data in pieces if which == 1) == result.stdout_bytes == b"a\n"
+    assert b"".join(data for which, data in pieces if which == 2) == result.stderr_bytes == b"b\n"
+
+
+def test_check_raises_with_output(shared: Machine) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        shared.run("echo reason >&2; exit 3", check=True)
+    assert "status 3" in str(caught.value)
+    assert "reason" in str(caught.value)
+    assert shared.where in str(caught.value)
+
+
+def test_nul_in_a_command_is_refused(shared: Machine) -> None:
+    with pytest.raises(UsageError, match="NUL"):
+        shared.run("echo a\0b")
+    assert shared.run("echo fine").ok
+
+
+def test_threads_may_share_a_machine(shared: Machine) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda number: shared.run(f"echo {number}").stdout, range(40)))
+    assert results == [f"{number}\n" for number in range(40)]
+
+
+def test_testinfra(shared: Machine) -> None:
+    assert shared.host.file("/etc/passwd").contains("root")
+    assert shared.host.run("exit 6").rc == 6
+    assert not shared.host.file("/no/such/file").exists

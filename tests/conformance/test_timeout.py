@@ -1,0 +1,54 @@
+"""A command that runs too long ends inside the machine, and the machine stays usable."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pytest_rexxinfra import Machine
+from pytest_rexxinfra.errors import CommandTimeout
+
+
+def _running(machine: Machine, argument: str) -> bool:
+    seen = machine.run("for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$file; echo; done 2>/dev/null").lines
+    return any(line.startswith(f"sleep {argument}") for line in seen)
+
+
+@pytest.mark.parametrize(
+    ("command", "argument"),
+    [
+        ("echo before; sleep 4321", "4321"),
+        ("echo before; sh -c 'sh -c \"sleep 4322; true\"; true'; true", "4322"),
+        ("echo before; while :; do sleep 4323; done", "4323"),
+        ("echo before; trap '' TERM INT HUP; sleep 4324", "4324"),
+    ],
+)
+def test_killed_in_the_machine(fresh: Machine, command: str, argument: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(CommandTimeout) as caught:
+        fresh.run(command, timeout=0.5)
+    assert time.monotonic() - started < 10
+    assert "before" in str(caught.value)
+    assert "--rexx-timeout" in str(caught.value)
+    assert not _running(fresh, argument)
+    assert fresh.run("echo next").lines == ["next"]
+
+
+def test_busy_loop(fresh: Machine) -> None:
+    with pytest.raises(CommandTimeout):
+        fresh.run("while :; do :; done", timeout=0.5)
+    assert fresh.run("echo next").lines == ["next"]
+
+
+def test_endless_output(fresh: Machine) -> None:
+    with pytest.raises(CommandTimeout):
+        fresh.run("while :; do echo again; done", timeout=0.5)
+    assert fresh.run("echo next").lines == ["next"]
+
+
+def test_large_input_that_nobody_reads(fresh: Machine) -> None:
+    with pytest.raises(CommandTimeout):
+        fresh.run("sleep 4325", stdin=b"x" * (1 << 20), timeout=0.5)
+    assert fresh.run("echo next").lines == ["next"]
+    assert not _running(fresh, "4325")

@@ -1,0 +1,32 @@
+"""Inner pytest runs: each test here drives a real pytest in a process of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run pytest on a test file given as text, with these options."""
+    for name in ("TARGET", "IMAGE", "REQUIRE", "TIMEOUT", "KEEP"):
+        monkeypatch.delenv(f"REXX_{name}", raising=False)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+    def run(text: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(text)
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options, timeout=120)
+
+    return run
+
+
+def tally(result: pytest.RunResult) -> tuple[int, int, int]:
+    """Machines created, removed and left, as the summary says."""
+    found = re.search(r"machines: created (\d+), removed (\d+)(?:, kept \d+)?, left (\d+)", result.stdout.str())
+    assert found, result.stdout.str()
+    created, removed, left = map(int, found.groups())
+    return created, removed, left
