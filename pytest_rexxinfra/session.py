@@ -156,7 +156,7 @@ class RexxSession:
             system = target.system if isinstance(target, Target) else target
             if {system, "all"} & set(self.settings.require):
                 raise
-            pytest.skip(str(error).replace("\n  hint: ", "; "))
+            raise pytest.skip.Exception(str(error).replace("\n  hint: ", "; ")) from None
 
     def explain(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Put what ran in the test's machines beside its failure, and note who failed."""
@@ -271,13 +271,10 @@ def _wishes(node: pytest.Item) -> tuple[dict[str, Any], str]:
 @contextmanager
 def shown_plainly() -> Iterator[None]:
     """Let an error of ours fail the test with its own text and no traceback of our code."""
-    message = None
     try:
         yield
     except RexxInfraError as error:
-        message = f"{type(error).__name__}: {error}"
-    if message is not None:
-        pytest.fail(message, pytrace=False)
+        raise pytest.fail.Exception(f"{type(error).__name__}: {error}", pytrace=False) from None
 
 
 @contextmanager

@@ -41,13 +41,18 @@ class ProcessStream:
         for descriptor in self._outputs:
             os.set_blocking(descriptor, False)
             self._poll.register(descriptor, select.POLLIN)
+        # A job that the process left behind may hold its outputs open for ever.
+        self._exit: int | None = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+        if self._exit is not None:
+            self._poll.register(self._exit, select.POLLIN)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def exchange(self, outgoing: memoryview, timeout: float | None) -> tuple[int, list[Chunk]]:
-        written, chunks = 0, []
+        written = 0
+        chunks: list[Chunk] = []
         if self._stdin is None:
             written = len(outgoing)
         elif outgoing:
@@ -60,15 +65,37 @@ class ProcessStream:
         for descriptor, _ in ready:
             if descriptor == self._stdin:
                 written = self._write(outgoing)
-                continue
-            try:
-                data = os.read(descriptor, _READ_SIZE)
-            except BlockingIOError:
-                continue
-            chunks.append((self._outputs[descriptor], data))
-            if not data:
-                self._poll.unregister(descriptor)
+            elif descriptor in self._outputs:
+                chunks += self._read(descriptor)
+            else:
+                chunks += self._rest()
         return written, chunks
+
+    def _read(self, descriptor: int) -> list[Chunk]:
+        try:
+            data = os.read(descriptor, _READ_SIZE)
+        except BlockingIOError:
+            return []
+        if not data:
+            self._poll.unregister(descriptor)
+            return [(self._outputs.pop(descriptor), b"")]
+        return [(self._outputs[descriptor], data)]
+
+    def _rest(self) -> list[Chunk]:
+        """What the process had printed when it ended, and the end of both outputs."""
+        assert self._exit is not None
+        self._poll.unregister(self._exit)
+        chunks: list[Chunk] = []
+        for descriptor, which in list(self._outputs.items()):
+            while more := self._read(descriptor):
+                chunks += more
+                if not more[-1][1]:
+                    break
+            else:
+                self._poll.unregister(descriptor)
+                del self._outputs[descriptor]
+                chunks.append((which, b""))
+        return chunks
 
     def _write(self, outgoing: memoryview) -> int:
         assert self._stdin is not None
@@ -103,3 +130,6 @@ class ProcessStream:
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
+        if self._exit is not None:
+            os.close(self._exit)
+            self._exit = None

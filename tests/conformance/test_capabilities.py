@@ -52,14 +52,17 @@ Lacks = Callable[[Capability], bool]
 def lacks(lab: Lab, shared: Machine, can: frozenset[Capability]) -> Lacks:
     """Whether this way lacks a capability; if so, after seeing that it refuses to pretend."""
 
+    def use(capability: Capability) -> None:
+        if capability in OPERATIONS:
+            OPERATIONS[capability](shared)
+        else:
+            lab.provision(spec=Spec.of(**WISHES[capability]))
+
     def check(capability: Capability) -> bool:
         if capability in can:
             return False
         with pytest.raises(Unsupported, match=str(capability)):
-            if capability in OPERATIONS:
-                OPERATIONS[capability](shared)
-            else:
-                lab.provision(spec=Spec.of(**WISHES[capability]))
+            use(capability)
         return True
 
     return check

@@ -110,7 +110,7 @@ def test_image_without_a_shell(inner: Run, pytester: pytest.Pytester) -> None:
     (pytester.path / "bare").mkdir()
     (pytester.path / "bare/Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     result = inner(MACHINE, "--rexx-target=docker:./bare", "--rexx-require=docker")
-    _one_error(result, "ProvisionError: *", "*the image must have /bin/sh*")
+    _one_error(result, "ProvisionError: *", "*its image must have /bin/sh*")
 
 
 def test_dockerfile_that_does_not_build(inner: Run, pytester: pytest.Pytester) -> None:
