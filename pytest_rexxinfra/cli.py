@@ -15,6 +15,7 @@ import click
 from .deadline import Deadline
 from .errors import RexxInfraError, UsageError
 from .events import Events
+from .kept import forget, is_kept
 from .progress import Progress
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -199,6 +200,7 @@ def ps(as_json: bool) -> None:
             "age": round(time.time() - resource.created),
             "owner": str(resource.owner),
             "owner_alive": resource.owner.alive,
+            "kept": is_kept(resource),
             "expires": resource.expires,
         }
         for _, resource in _resources()
@@ -217,7 +219,7 @@ def ps(as_json: bool) -> None:
                 row["name"],
                 row["image"] or "",
                 _age(row["age"]),
-                alive[row["owner_alive"]],
+                "kept" if row["kept"] else alive[row["owner_alive"]],
             ]
             for row in rows
         ],
@@ -255,6 +257,8 @@ def _remove(chosen: Sequence[tuple[Any, Any]], dry_run: bool) -> None:
         mine = [resource for owner, resource in chosen if owner is driver]
         if not dry_run:
             driver.destroy(mine, Deadline(_REMOVING))
+            for resource in mine:
+                forget(resource)
         for resource in mine:
             click.echo(f"{'would remove' if dry_run else 'removed'} {resource.system} {resource.kind} {resource.name}")
 

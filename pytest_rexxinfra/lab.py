@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from . import kept
 from .deadline import Deadline
 from .errors import ChannelClosed, MachineDied, ProvisionError, RexxInfraError, SystemUnavailable, Unsupported
 from .events import Events
@@ -127,6 +128,7 @@ class Lab:
         return self._create(driver, spec, name)
 
     def _create(self, driver: Driver, spec: Spec, name: str) -> Machine:
+        driver.prepare(spec, Deadline(self.settings.build_timeout))
         lease = Resource.lease_for(driver.name, Kind.MACHINE, self.run_id, name)
         with self.events.step(f"{driver.name}:{name}", "create"):
             resource = driver.create(lease, spec, Deadline(self.settings.provision_timeout))
@@ -165,7 +167,7 @@ class Lab:
     def _baked(self, driver: Driver, target: Target, spec: Spec, build: Build) -> str:
         """The image of ``spec`` with ``build`` in it; made the first time, once for all processes."""
         deadline = Deadline(self.settings.build_timeout)
-        base = driver.image_key(spec, deadline)
+        base = driver.prepare(spec, deadline)
         key = hashlib.sha256(f"{_BAKE_FORMAT} {base} {build.digest}".encode()).hexdigest()[:24]
         found = driver.baked(key)
         if found:
@@ -226,6 +228,7 @@ class Lab:
         """Let a machine live on after this run; it is removed when it expires, or by ``rexxinfra reap``."""
         with self._lock:
             if self._machines.pop(machine.resource.lease, None) is not None:
+                kept.keep(machine.resource)
                 machine.driver.keep(machine.resource)
                 self.tally.kept.append(machine.resource)
 
@@ -244,10 +247,10 @@ class Lab:
                 self.remove(name)
             except RexxInfraError as failure:
                 failures.append(failure)
-        kept = {resource.lease for resource in self.tally.kept}
+        released = {resource.lease for resource in self.tally.kept}
         for driver in self._drivers.values():
             with suppress(RexxInfraError):
-                mine = [each for each in driver.list() if each.run == self.run_id and each.lease not in kept]
+                mine = [each for each in driver.list() if each.run == self.run_id and each.lease not in released]
                 self.tally.left += [each for each in mine if each.owner.pid == os.getpid()]
         if failures:
             raise failures[0]
@@ -262,8 +265,8 @@ def make_driver(system: str, events: Events, keeping: bool = False) -> Driver:
 
 
 def is_orphan(resource: Resource) -> bool:
-    """Whether the owner of a resource ran on this host and is dead, so that nobody will remove it."""
-    return resource.owner.alive is False
+    """Whether nobody will remove a resource: its owner ran on this host and is dead, and did not keep it."""
+    return resource.owner.alive is False and not kept.is_kept(resource)
 
 
 def _require(driver: Driver, spec: Spec) -> None:

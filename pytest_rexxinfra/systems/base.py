@@ -137,9 +137,12 @@ class Driver(ABC):
         """Remove an image that `commit` made; one that is gone is no error."""
         self._cannot(Capability.COMMIT)
 
-    def image_key(self, spec: Spec, deadline: Deadline) -> str:
-        """What identifies the bits that ``spec`` would start from, made available if need be."""
-        self._cannot(Capability.BAKE)
+    def prepare(self, spec: Spec, deadline: Deadline) -> str:
+        """Make available what ``spec`` starts from, by pulling or building it; may take minutes.
+
+        Returns what identifies those bits, so that something baked on top of them can be found again.
+        """
+        return ""
 
     def baked(self, key: str) -> str | None:
         """The image that was baked under ``key`` earlier, or ``None``."""

@@ -130,6 +130,9 @@ class LocalDriver(Driver):
         hint = _ENABLE if self.isolation is Isolation.DIRECTORY else None
         return Availability(True, str(self.isolation), hint, {"isolation": self.isolation.name.lower()})
 
+    def prepare(self, spec: Spec, deadline: Deadline) -> str:
+        return str(self._rootfs(spec.image, deadline)) if spec.image else ""
+
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
         folder = _machines() / lease.name
         (folder / "home").mkdir(parents=True)

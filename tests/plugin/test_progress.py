@@ -65,7 +65,10 @@ def test_failed_machines_are_kept_on_request(inner: Run, system: str) -> None:
         )
         assert inside.stdout == "the reason", inside.stderr
         listed = {row["name"]: row for row in json.loads(_cli("ps", "--json").stdout)}
-        assert listed[name]["owner_alive"] is False
+        assert (listed[name]["owner_alive"], listed[name]["kept"]) == (False, True)
+        inner("def test_another(machine): pass", f"--rexx-target={system}").assert_outcomes(passed=1)
+        assert name in _cli("ps").stdout
+        assert name not in _cli("reap", "--dry-run").stdout
     finally:
         removed = _cli("rm", name)
     assert removed.returncode == 0, removed.stderr

@@ -1,0 +1,166 @@
+"""The images of an engine: ours imported, Dockerfiles built, others pulled, builds baked on top."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import requests.exceptions
+from docker.errors import APIError, ImageNotFound
+
+from ..deadline import Deadline
+from ..errors import ImageError
+from ..locks import locked
+from ..model import LABEL_PREFIX
+from ..paths import cache_dir
+from .base import Surroundings
+from .engine import Engine, explanation
+
+_BAKED = "rexxinfra/baked"
+_BAKED_KEPT = 12
+_IMPORTS_KEPT = 3
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
+
+
+class EngineImages:
+    """Finds the image that a user names, and makes it available in the engine."""
+
+    def __init__(self, engine: Engine, around: Surroundings) -> None:
+        self._engine = engine
+        self._around = around
+        self._imports: dict[str, str] = {}
+
+    def obtain(self, wanted: str, deadline: Deadline) -> str:
+        """Id of the image that ``wanted`` names, in this order: a recipe of ours, a root file system
+        archive, a directory with a Dockerfile, an image the engine has, one that it can pull.
+
+        Raises `ImageError`.
+        """
+        recipe = self._around.images.find(wanted)
+        if recipe is not None:
+            rootfs = self._around.images.ensure(recipe, deadline)
+            return self._imported(rootfs.tar, rootfs.name, rootfs.digest, deadline)
+        path = Path(wanted)
+        if wanted.endswith(_ARCHIVES) and path.is_file():
+            with path.open("rb") as archive:
+                digest = hashlib.file_digest(archive, "sha256").hexdigest()
+            return self._imported(path, "rootfs", digest, deadline)
+        if (path / "Dockerfile").is_file():
+            folder = path.resolve()
+            tag = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+            wanted = self.build(folder, f"rexxinfra/dockerfile:{tag}", deadline)
+        elif self._engine.image_id(wanted) is None:
+            self._pull(wanted, deadline)
+        found = self._engine.image_id(wanted)
+        if found is None:
+            raise ImageError(f"image {wanted!r} is gone again", where=self._engine.name)
+        return found
+
+    def build(self, folder: Path, image: str, deadline: Deadline, dockerfile: str = "Dockerfile") -> str:
+        """Build ``folder`` with its Dockerfile and name the result ``image``; raises `ImageError` with the log."""
+        log: list[str] = []
+        with (
+            self._around.events.step(self._engine.name, f"build {folder}"),
+            self._engine.translated(f"building {image}"),
+            self._engine.patient(deadline),
+        ):
+            steps = self._engine.api.build(
+                path=str(folder), tag=image, dockerfile=dockerfile, rm=True, forcerm=True, decode=True
+            )
+            for step in steps:
+                log.append(step.get("stream", ""))
+                if "error" in step:
+                    raise ImageError(
+                        f"building {folder} failed: {step['error']}",
+                        output="".join(log),
+                        hint=f"docker build {shlex.quote(str(folder))}",
+                    )
+        return image
+
+    def _imported(self, archive: Path, name: str, digest: str, deadline: Deadline) -> str:
+        """Id of the image made from a root file system archive, imported once for all processes."""
+        if digest not in self._imports:
+            self._imports[digest] = self._import(archive, name, digest, deadline)
+        return self._imports[digest]
+
+    def _import(self, archive: Path, name: str, digest: str, deadline: Deadline) -> str:
+        repository, tag = f"rexxinfra/{name.lower()}", digest[:16]
+        image = f"{repository}:{tag}"
+        with locked(cache_dir() / "locks" / f"import-{tag}", deadline=deadline, what=f"the import of {name}"):
+            found = self._engine.image_id(image)
+            if found is not None:
+                return found
+            changes = [
+                "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                f"LABEL {LABEL_PREFIX}image={name}",
+            ]
+            with (
+                self._around.events.step(self._engine.name, f"import {name}"),
+                self._engine.translated(f"importing {name}"),
+                self._engine.patient(deadline),
+            ):
+                self._engine.api.import_image_from_file(str(archive), repository, tag, changes=changes)
+            self._trim(repository, _IMPORTS_KEPT)
+            found = self._engine.image_id(image)
+        if found is None:
+            raise ImageError(
+                f"{archive} could not be imported as an image",
+                where=self._engine.name,
+                hint="it must be a tar of a root file system",
+            )
+        return found
+
+    def _pull(self, name: str, deadline: Deadline) -> None:
+        ours = ", ".join(sorted(self._around.images.recipes()))
+        hint = f"names of our own images: {ours}; or see what the engine itself says: docker pull {name}"
+
+        def refused(reason: object) -> ImageError:
+            return ImageError(f"image {name!r} cannot be had: {reason}", where=self._engine.name, hint=hint)
+
+        with self._around.events.step(self._engine.name, f"pull {name}"):
+            try:
+                lines: list[Mapping[str, Any]] = self._engine.api.pull(name, stream=True, decode=True)
+                for line in lines:
+                    deadline.check(f"pulling {name}", hint=hint)
+                    if "error" in line:
+                        raise refused(line["error"])
+            except (APIError, requests.exceptions.RequestException) as error:
+                raise refused(explanation(error)) from error
+
+    def baked(self, key: str) -> str | None:
+        """Name of the image baked under ``key``, or ``None``."""
+        image = f"{_BAKED}:{key}"
+        return None if self._engine.image_id(image) is None else image
+
+    def commit(self, container: str, image: str, deadline: Deadline) -> str:
+        """Save a container's file system as ``image``."""
+        repository, _, tag = image.rpartition(":") if ":" in image else (image, "", "latest")
+        with self._engine.translated(f"committing {image}"), self._engine.patient(deadline):
+            self._engine.api.commit(container, repository, tag, changes=[f"LABEL {LABEL_PREFIX}image={image}"])
+        return f"{repository}:{tag}"
+
+    def bake(self, container: str, key: str, deadline: Deadline) -> str:
+        """Save a container as the image that `baked` finds under ``key``."""
+        image = self.commit(container, f"{_BAKED}:{key}", deadline)
+        self._trim(_BAKED, _BAKED_KEPT)
+        return image
+
+    def remove(self, image: str) -> None:
+        """Remove an image; one that is gone is no error."""
+        with self._engine.translated(f"removing image {image}"), suppress(ImageNotFound):
+            self._engine.api.remove_image(image, force=True)
+
+    def _trim(self, repository: str, most: int) -> None:
+        """Remove the oldest of our images of one name, so that changing builds do not fill the disk."""
+        with self._engine.translated(f"listing images of {repository}"):
+            tags = [image["RepoTags"][0] for image in self._engine.api.images(repository)]
+            # Only here the time of creation has fractions of a second.
+            made = {tag: self._engine.api.inspect_image(tag)["Created"] for tag in tags}
+        for tag in sorted(tags, key=lambda tag: made[tag], reverse=True)[most:]:
+            # One that a container still uses stays until a later turn.
+            with suppress(APIError):
+                self._engine.api.remove_image(tag)
