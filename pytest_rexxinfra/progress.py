@@ -23,12 +23,15 @@ class Progress:
 
     On a terminal the line is coloured and counts while the step goes on; elsewhere it is written once at
     the end, and every half minute for a step that takes that long. ``open_file`` is called at the first
-    line. ``prefix`` stands before each line, such as an xdist worker's name.
+    line. ``prefix`` stands before each line, such as an xdist worker's name. ``beside`` is for a terminal
+    on whose current line somebody else writes, as pytest does: that line is left alone.
     """
 
-    def __init__(self, open_file: Callable[[], TextIO], prefix: str = "") -> None:
+    def __init__(self, open_file: Callable[[], TextIO], prefix: str = "", beside: bool = False) -> None:
         self._open_file = open_file
         self._prefix = prefix
+        self._beside = beside
+        self._live = False
         self._file: TextIO | None = None
         self._steps: list[Step] = []
         self._told: dict[int, float] = {}
@@ -50,7 +53,7 @@ class Progress:
             self._steps.remove(step)
             self._told.pop(id(step), None)
             if step.seconds >= PATIENCE:
-                self._write(f"{self._line(step)}{' failed' if step.failed else ''}\n", erase=True)
+                self._write(f"{self._line(step)}{' failed' if step.failed else ''}", end="\n")
 
     def _watch(self) -> None:
         while True:
@@ -66,10 +69,10 @@ class Progress:
             return
         if self._colour:
             if step is self._steps[-1]:
-                self._write(self._line(step), erase=True)
+                self._write(self._line(step))
         elif step.seconds - self._told.get(id(step), 0.0) >= _STILL:
             self._told[id(step)] = step.seconds
-            self._write(f"{self._line(step)}, still going\n")
+            self._write(f"{self._line(step)}, still going", end="\n")
 
     @property
     def _colour(self) -> bool:
@@ -81,7 +84,11 @@ class Progress:
             where = f"{_RED if step.failed else _CYAN}{where}{_PLAIN}"
         return f"{self._prefix}{where} {step.what} … {step.seconds:.1f} s"
 
-    def _write(self, text: str, erase: bool = False) -> None:
+    def _write(self, text: str, end: str = "") -> None:
         assert self._file is not None
-        self._file.write(f"{_ERASE}{text}" if erase and self._colour else text)
+        start = ""
+        if self._colour:
+            start = _ERASE if self._live or not self._beside else "\n"
+            self._live = not end
+        self._file.write(f"{start}{text}{end}")
         self._file.flush()

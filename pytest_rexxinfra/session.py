@@ -50,7 +50,7 @@ class RexxSession:
     @cached_property
     def lab(self) -> Lab:
         with _as_usage_error():
-            lab = Lab(self.settings, Events(Progress(self._open_terminal, self._worker_prefix)))
+            lab = Lab(self.settings, Events(Progress(self._open_terminal, self._worker_prefix, beside=True)))
             lab.targets  # noqa: B018 - a wrong target must show here, not in the first test
             unknown = set(self.settings.require) - {*registry.names(), "all"}
             if unknown:

@@ -66,7 +66,7 @@ def _block(title: str, text: str) -> str:
     return f"--- {title} ---\n{text.rstrip()}" if text.strip() else f"--- {title}: empty ---"
 
 
-@dataclass
+@dataclass(repr=False)
 class RexxRuntime:
     """Runs REXX in one machine with one build; deploys it at the first run. Call it with a script."""
 
@@ -75,6 +75,9 @@ class RexxRuntime:
     timeout: float
     results: list[RexxResult] = field(default_factory=list)
     _deployment: Deployment | None = None
+
+    def __repr__(self) -> str:
+        return f"<RexxRuntime {self.build.label} on {self.machine.where}>"
 
     def deploy(self, deadline: Deadline | None = None) -> Deployment:
         """Make sure that the build is in the machine; quick when it is."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 
 import pytest
 
 Run = Callable[..., pytest.RunResult]
+
+RUN_ID = f"inner-{os.getpid()}"
+"""What every resource of the inner runs is labelled with, so that a stranger's is not taken for ours."""
 
 
 @pytest.fixture
@@ -16,6 +20,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     for name in ("TARGET", "IMAGE", "REQUIRE", "TIMEOUT", "KEEP"):
         monkeypatch.delenv(f"REXX_{name}", raising=False)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("REXX_RUN_ID", RUN_ID)
 
     def run(text: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(text)

@@ -181,12 +181,3 @@ def test_missing_script_file_and_nul(inner: Run) -> None:
     result.stdout.fnmatch_lines(["*UsageError: script missing.rexx does not exist*"])
     result.stdout.fnmatch_lines(["*UsageError: script.rexx has a NUL character in line 1*"])
     result.stdout.fnmatch_lines(["machines: created 2, removed 2, left 0"])
-
-
-def test_nothing_is_left_of_any_of_it(tmp_path: Path) -> None:
-    """Runs last in this file: what the runs above made is gone from both systems."""
-    from pytest_rexxinfra.events import Events
-    from pytest_rexxinfra.lab import is_orphan, make_driver
-
-    for system in ("docker", "local"):
-        assert [each.name for each in make_driver(system, Events()).list() if is_orphan(each)] == []

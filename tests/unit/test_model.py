@@ -92,7 +92,8 @@ def test_owner_lives_and_dies() -> None:
     started = process_start(process.pid)
     assert started is not None
     owner = Owner(Owner.current().host, process.pid, started)
-    assert owner.alive
+    before = owner.alive
+    assert before is True
     assert Owner.parse(str(owner)) == owner
     assert Owner(owner.host, owner.pid, started + 1).alive is False
     assert Owner("elsewhere:with:colons", 1, 1).alive is None
