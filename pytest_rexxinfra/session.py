@@ -25,7 +25,6 @@ from .target import Target
 SCOPES = ("test", "module", "run")
 
 _MACHINES = pytest.StashKey[list[Machine]]()
-_FAILED = pytest.StashKey[bool]()
 
 
 class RexxSession:
@@ -37,6 +36,7 @@ class RexxSession:
         self._counts: Counter[str] = Counter()
         self._notes: list[str] = []
         self._builds: set[str] = set()
+        self._failed: set[str] = set()
 
     @cached_property
     def settings(self) -> Settings:
@@ -95,14 +95,14 @@ class RexxSession:
             wants_rexx = "rexx" in request.fixturenames
             if scope == "test":
                 machine = self._provision(chosen, spec, None, wants_rexx)
-                request.addfinalizer(lambda: self._dispose(request, machine))
+                request.addfinalizer(lambda: self._dispose(machine))
             else:
                 module = request.node.getparent(pytest.Module)
                 owner = request.session if scope == "run" or module is None else module
                 key = (owner.nodeid, str(chosen), repr(spec))
                 if key not in self._shared:
                     self._shared[key] = self._provision(chosen, spec, None, wants_rexx)
-                    owner.addfinalizer(lambda: self._dispose(request, self._shared.pop(key)))
+                    owner.addfinalizer(lambda: self._dispose(self._shared.pop(key)))
                 machine = self._shared[key]
             request.node.stash.setdefault(_MACHINES, []).append(machine)
             return machine
@@ -114,7 +114,7 @@ class RexxSession:
         try:
             yield provisioner
         finally:
-            self._dispose(request, *provisioner.machines)
+            self._dispose(*provisioner.machines)
             with shown_plainly():
                 provisioner.remove_others()
 
@@ -128,14 +128,14 @@ class RexxSession:
             raise
         return machine
 
-    def _dispose(self, request: pytest.FixtureRequest, *machines: Machine) -> None:
-        failed = request.node.stash.get(_FAILED, False)
-        keep = self.settings.keep == "all" or (self.settings.keep == "failed" and failed)
+    def _dispose(self, *machines: Machine) -> None:
+        """Keep or take down machines that no test uses any more."""
         for machine in machines:
             try:
                 self._config.hook.pytest_rexxinfra_machine_teardown(machine=machine)
             finally:
-                if keep:
+                failed = machine.resource.lease in self._failed
+                if self.settings.keep == "all" or (self.settings.keep == "failed" and failed):
                     self._keep(machine)
         with shown_plainly():
             self.lab.destroy(*machines)
@@ -162,7 +162,7 @@ class RexxSession:
         """Put what ran in the test's machines beside its failure, and note who failed."""
         machines = item.stash.get(_MACHINES, [])
         if report.failed:
-            item.stash[_FAILED] = True
+            self._failed.update(machine.resource.lease for machine in machines)
         for machine in machines:
             runtime = machine.__dict__.get("rexx")
             if runtime is None:

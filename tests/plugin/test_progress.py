@@ -73,3 +73,20 @@ def test_failed_machines_are_kept_on_request(inner: Run, system: str) -> None:
         removed = _cli("rm", name)
     assert removed.returncode == 0, removed.stderr
     assert name not in _cli("ps", "--json").stdout
+
+
+def test_shared_machine_is_kept_when_any_of_its_tests_failed(inner: Run) -> None:
+    result = inner(
+        """
+        import pytest
+        pytestmark = pytest.mark.machine(scope="module")
+        def test_good(machine): pass
+        def test_bad(machine): assert False
+        def test_good_again(machine): pass
+        """,
+        "--rexx-keep=failed",
+    )
+    result.assert_outcomes(passed=2, failed=1)
+    kept = re.search(r"remove with `rexxinfra rm (\S+)`", result.stdout.str())
+    assert kept, result.stdout.str()
+    assert _cli("rm", kept[1]).returncode == 0

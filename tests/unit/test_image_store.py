@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pwd
 import shutil
 import stat
 import subprocess
@@ -15,7 +14,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from pytest_rexxinfra.deadline import Deadline
@@ -29,7 +27,8 @@ from pytest_rexxinfra.images.tarball import EPOCH, Tree
 from pytest_rexxinfra.locks import locked
 from pytest_rexxinfra.node import NODE_VERSION
 
-REPOSITORY = Path(__file__).parents[2]
+from .support import REPOSITORY, run_as_nobody
+
 EXAMPLE = REPOSITORY / "fixtures/images/mini-regina.toml"
 # Without node, so that tests which build again and again are done in milliseconds.
 TINY = Recipe(name="tiny", kind="busybox", node="none")
@@ -86,44 +85,6 @@ def run_in(root: Path, *command: str) -> str:
     done = subprocess.run(["chroot", root, *command], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def run_as_nobody(folder: Path, script: str) -> str:
-    """Run Python code as an ordinary user without a home, in ``folder``; returns what it printed."""
-    nobody = pwd.getpwnam("nobody")
-    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    libraries = Path(platformdirs.__file__).parents[1]
-    env = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{libraries}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "REXX_CACHE": str(folder / "cache"),
-    }
-
-    def run(python: str, code: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [python, "-c", code],
-            user=nobody.pw_uid,
-            group=nobody.pw_gid,
-            extra_groups=[],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    # The interpreter of these tests may be one that only its owner can run.
-    for python in (sys.executable, "/usr/bin/python3"):
-        try:
-            usable = run(python, "import sys; sys.exit(sys.version_info < (3, 11))").returncode == 0
-        except OSError:
-            continue
-        if usable:
-            done = run(python, script)
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-    pytest.skip("an ordinary user has no Python 3.11 here")
 
 
 def members(tar: Path) -> dict[str, tarfile.TarInfo]:

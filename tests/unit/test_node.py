@@ -38,13 +38,6 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("REXX_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither pip nor node's package, as in a bare environment."""
     real = importlib.util.find_spec

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from pytest_rexxinfra.deadline import Deadline
@@ -23,7 +17,7 @@ from pytest_rexxinfra.locks import locked
 from pytest_rexxinfra.packages import unpack_packages
 from pytest_rexxinfra.tools import run_tool
 
-REPOSITORY = Path(__file__).parents[2]
+from .support import run_as_nobody
 
 needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="there is no apt-get here")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -34,64 +28,11 @@ def unpack(into: Path, *names: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("REXX_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture
 def no_system_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "no lists").mkdir()
     config = tmp_path / "apt.conf"
     config.write_text(f'Dir::State::lists "{tmp_path / "no lists"}";\n')
     monkeypatch.setenv("APT_CONFIG", str(config))
-
-
-@pytest.fixture
-def public_folder() -> Iterator[Path]:
-    """A directory that is not below one which only root may enter, as pytest's own are."""
-    folder = Path(tempfile.mkdtemp())
-    yield folder
-    shutil.rmtree(folder)
-
-
-def run_as_nobody(folder: Path, script: str) -> str:
-    """Run Python code as an ordinary user without a home, in ``folder``; returns what it printed."""
-    nobody = pwd.getpwnam("nobody")
-    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    libraries = Path(platformdirs.__file__).parents[1]
-    env = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{libraries}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "REXX_CACHE": str(folder / "cache"),
-    }
-
-    def run(python: str, code: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [python, "-c", code],
-            user=nobody.pw_uid,
-            group=nobody.pw_gid,
-            extra_groups=[],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    # The interpreter of these tests may be one that only its owner can run.
-    for python in (sys.executable, "/usr/bin/python3"):
-        try:
-            usable = run(python, "import sys; sys.exit(sys.version_info < (3, 11))").returncode == 0
-        except OSError:
-            continue
-        if usable:
-            done = run(python, script)
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-    pytest.skip("an ordinary user has no Python 3.11 here")
 
 
 @needs_apt

@@ -1,0 +1,52 @@
+"""What several unit tests need: another user, for what must work without root."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run_as_nobody(folder: Path, script: str) -> str:
+    """Run Python code as an ordinary user without a home, in ``folder``; returns what it printed."""
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    libraries = Path(platformdirs.__file__).parents[1]
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{libraries}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "REXX_CACHE": str(folder / "cache"),
+    }
+
+    def run(python: str, code: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [python, "-c", code],
+            user=nobody.pw_uid,
+            group=nobody.pw_gid,
+            extra_groups=[],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    # The interpreter of these tests may be one that only its owner can run.
+    for python in (sys.executable, "/usr/bin/python3"):
+        try:
+            usable = run(python, "import sys; sys.exit(sys.version_info < (3, 11))").returncode == 0
+        except OSError:
+            continue
+        if usable:
+            done = run(python, script)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+    pytest.skip("an ordinary user has no Python 3.11 here")
