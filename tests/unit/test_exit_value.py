@@ -6,43 +6,57 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import RexxInfraError
+from pytest_rexxinfra.events import Events
+from pytest_rexxinfra.node import node_runtime
 from pytest_rexxinfra.rexx.builds import EXIT_VALUE_HOOK, Build, resolve
 
 SHAPE = Path(__file__).parents[2] / "fixtures" / "rexxjs-shape"
 NOTHING = object()
 
-pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="node is not on PATH")
+
+@pytest.fixture(scope="module", autouse=True)
+def _node_on_path() -> Iterator[None]:
+    """Node from PATH, else our own; before the tests get a cache of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        if shutil.which("node") is None:
+            runtime = node_runtime(events=Events(), deadline=Deadline(600))
+            patch.setenv("PATH", str(runtime / "bin"), prepend=os.pathsep)
+        yield
 
 
-@pytest.fixture(autouse=True)
-def _private_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("REXX_CACHE", str(tmp_path / "cache"))
-
-
+@pytest.fixture(scope="module")
 def real_checkout() -> Build:
-    """The RexxJS checkout that ``REXX_BUILD`` names; skips the test where there is none."""
-    text = os.environ.get("REXX_BUILD")
-    if not text:
-        pytest.skip("needs a RexxJS checkout: REXX_BUILD is not set")
+    """The RexxJS checkout that a run would test: ``REXX_BUILD``, a named build, a download."""
     try:
-        found = resolve(text)
+        found = resolve(None)
     except RexxInfraError as error:
-        pytest.skip(f"needs a RexxJS checkout: REXX_BUILD: {error.message}")
+        pytest.skip(f"needs a RexxJS checkout: {error.message}")
     if found.kind != "checkout":
-        pytest.skip(f"needs a RexxJS checkout: REXX_BUILD is {found.label}")
+        pytest.skip(f"needs a RexxJS checkout, and what there is is {found.label}")
     return found
+
+
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REXX_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(params=["shape", "real"])
 def build(request: pytest.FixtureRequest) -> Build:
     """The made-up interpreter of `fixtures/rexxjs-shape`, and the real one where a checkout is at hand."""
-    return resolve(str(SHAPE)) if request.param == "shape" else real_checkout()
+    if request.param == "real":
+        real: Build = request.getfixturevalue("real_checkout")
+        return real
+    request.getfixturevalue("own_cache")
+    return resolve(str(SHAPE))
 
 
 def run(build: Build, folder: Path, script: str, *, hooked: bool = True) -> tuple[int, str, str, Any]:
@@ -96,8 +110,8 @@ def test_value_is_told_and_nothing_else_changes(build: Build, tmp_path: Path, sc
         ("EXIT -1\n", -1),
     ],
 )
-def test_value_of_exit_inside_real_blocks(tmp_path: Path, script: str, value: object) -> None:
-    build = real_checkout()
+def test_value_of_exit_inside_real_blocks(real_checkout: Build, tmp_path: Path, script: str, value: object) -> None:
+    build = real_checkout
     *seen, told = run(build, tmp_path, script)
     *plain, _ = run(build, tmp_path, script, hooked=False)
     assert (told, seen) == (value, plain)
