@@ -24,6 +24,10 @@ def _listed(lab: Lab, machine: Machine) -> bool:
     return any(each.lease == machine.resource.lease for each in machine.driver.list())
 
 
+def _ours(lab: Lab) -> set[str]:
+    return {each.name for each in lab.driver(lab.targets[0].system).list() if each.run == lab.run_id}
+
+
 def test_running_listed_and_ours(lab: Lab, fresh: Machine) -> None:
     assert fresh.status.phase is Phase.RUNNING
     found = next(each for each in fresh.driver.list() if each.lease == fresh.resource.lease)
@@ -107,13 +111,13 @@ def test_shell_that_was_killed_comes_back(fresh: Machine, can: frozenset[Capabil
 
 
 def test_image_that_does_not_exist(lab: Lab, can: frozenset[Capability]) -> None:
-    before = {each.name for each in lab.driver(lab.targets[0].system).list()}
+    before = _ours(lab)
     with pytest.raises((ImageError, Unsupported)) as caught:
         lab.provision(spec=Spec.of(image="localhost:1/no/such-image"))
     if Capability.IMAGES in can:
         assert "no/such-image" in str(caught.value)
         assert "mini" in str(caught.value)
-    assert {each.name for each in lab.driver(lab.targets[0].system).list()} == before
+    assert _ours(lab) == before
 
 
 def test_main_process_that_ends_at_once(lab: Lab, can: frozenset[Capability]) -> None:
@@ -121,7 +125,7 @@ def test_main_process_that_ends_at_once(lab: Lab, can: frozenset[Capability]) ->
         with pytest.raises(Unsupported):
             lab.provision(spec=Spec.of(command="exit 3"))
         return
-    before = {each.name for each in lab.driver(lab.targets[0].system).list()}
+    before = _ours(lab)
 
     def use_it() -> None:
         machine = lab.provision(spec=Spec.of(command="echo the reason; exit 3"))
@@ -132,4 +136,4 @@ def test_main_process_that_ends_at_once(lab: Lab, can: frozenset[Capability]) ->
 
     with pytest.raises((ProvisionError, MachineDied), match="the reason"):
         use_it()
-    assert {each.name for each in lab.driver(lab.targets[0].system).list()} == before
+    assert _ours(lab) == before
