@@ -9,27 +9,89 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .errors import BuildError as BuildError
+    from .errors import ChannelClosed as ChannelClosed
+    from .errors import CommandFailed as CommandFailed
+    from .errors import CommandTimeout as CommandTimeout
+    from .errors import DeadlineExceeded as DeadlineExceeded
+    from .errors import ImageError as ImageError
+    from .errors import MachineDied as MachineDied
+    from .errors import ProvisionError as ProvisionError
     from .errors import RexxInfraError as RexxInfraError
+    from .errors import SystemUnavailable as SystemUnavailable
+    from .errors import Unsupported as Unsupported
+    from .errors import UsageError as UsageError
     from .lab import Lab as Lab
     from .machine import Machine as Machine
     from .model import Capability as Capability
     from .model import CommandResult as CommandResult
+    from .model import Health as Health
     from .model import Spec as Spec
+    from .model import Volume as Volume
+    from .rexx.build import Build as Build
     from .rexx.runtime import RexxResult as RexxResult
+    from .rexx.runtime import RexxRuntime as RexxRuntime
+    from .session import Provisioner as Provisioner
+    from .settings import Settings as Settings
+    from .target import Target as Target
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Build": ".rexx.build",
+    "BuildError": ".errors",
     "Capability": ".model",
+    "ChannelClosed": ".errors",
+    "CommandFailed": ".errors",
     "CommandResult": ".model",
+    "CommandTimeout": ".errors",
+    "DeadlineExceeded": ".errors",
+    "Health": ".model",
+    "ImageError": ".errors",
     "Lab": ".lab",
     "Machine": ".machine",
+    "MachineDied": ".errors",
+    "ProvisionError": ".errors",
+    "Provisioner": ".session",
     "RexxInfraError": ".errors",
     "RexxResult": ".rexx.runtime",
+    "RexxRuntime": ".rexx.runtime",
+    "Settings": ".settings",
     "Spec": ".model",
+    "SystemUnavailable": ".errors",
+    "Target": ".target",
+    "Unsupported": ".errors",
+    "UsageError": ".errors",
+    "Volume": ".model",
 }
 
-__all__ = ["Capability", "CommandResult", "Lab", "Machine", "RexxInfraError", "RexxResult", "Spec"]
+__all__ = [
+    "Build",
+    "BuildError",
+    "Capability",
+    "ChannelClosed",
+    "CommandFailed",
+    "CommandResult",
+    "CommandTimeout",
+    "DeadlineExceeded",
+    "Health",
+    "ImageError",
+    "Lab",
+    "Machine",
+    "MachineDied",
+    "ProvisionError",
+    "Provisioner",
+    "RexxInfraError",
+    "RexxResult",
+    "RexxRuntime",
+    "Settings",
+    "Spec",
+    "SystemUnavailable",
+    "Target",
+    "Unsupported",
+    "UsageError",
+    "Volume",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -253,14 +253,25 @@ def rm(names: Sequence[str]) -> None:
 
 
 def _remove(chosen: Sequence[tuple[Any, Any]], dry_run: bool) -> None:
+    """Remove what can be removed; ends with status 1 when something could not."""
+    failed = False
     for driver in dict.fromkeys(driver for driver, _ in chosen):
         mine = [resource for owner, resource in chosen if owner is driver]
+        left: set[str] = set()
         if not dry_run:
-            driver.destroy(mine, Deadline(_REMOVING))
-            for resource in mine:
-                forget(resource)
+            try:
+                driver.destroy(mine, Deadline(_REMOVING))
+            except RexxInfraError as error:
+                failed = True
+                click.echo(f"{click.style('error', fg='red')}: {error}", err=True)
+                left = {each.lease for each in driver.list()}
         for resource in mine:
-            click.echo(f"{'would remove' if dry_run else 'removed'} {resource.system} {resource.kind} {resource.name}")
+            done = "would remove" if dry_run else "could not remove" if resource.lease in left else "removed"
+            if done == "removed":
+                forget(resource)
+            click.echo(f"{done} {resource.system} {resource.kind} {resource.name}")
+    if failed:
+        sys.exit(1)
 
 
 @main.group()
@@ -310,8 +321,11 @@ def image_rm(names: Sequence[str]) -> None:
 
     store = ImageStore(events=_events())
     for name in names:
-        for removed in store.remove(name):
-            click.echo(f"removed {removed.name} {removed.digest[:16]}")
+        removed = store.remove(name)
+        if not removed:
+            raise UsageError(f"no image {name!r} is built", hint="rexxinfra image list")
+        for each in removed:
+            click.echo(f"removed {each.name} {each.digest[:16]}")
 
 
 @main.group()

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 from . import kept
 from .deadline import Deadline
-from .errors import ChannelClosed, MachineDied, ProvisionError, RexxInfraError, SystemUnavailable, Unsupported
+from .errors import (
+    ChannelClosed,
+    MachineDied,
+    ProvisionError,
+    RexxInfraError,
+    SystemUnavailable,
+    Unsupported,
+    UsageError,
+)
 from .events import Events
 from .locks import locked
 from .machine import Machine
@@ -93,8 +101,9 @@ class Lab:
                     raise SystemUnavailable(availability.reason, where=system, hint=availability.hint)
                 self._drivers[system] = driver
                 orphans = [each for each in driver.list() if is_orphan(each)]
+                # What cannot be removed now, a later run or `rexxinfra reap` tries again; no test depends on it.
                 if orphans:
-                    with self.events.step(system, f"remove {len(orphans)} left by dead runs"):
+                    with self.events.step(system, f"remove {len(orphans)} left by dead runs"), suppress(RexxInfraError):
                         driver.destroy(orphans, Deadline(_TEARDOWN))
             return self._drivers[system]
 
@@ -116,6 +125,10 @@ class Lab:
         """
         chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
         driver = self.driver(chosen.system)
+        if chosen.address and not driver.takes_address:
+            raise UsageError(
+                f"target {chosen}: {driver.name} takes no address", hint=f"write {driver.name} or {driver.name}:IMAGE"
+            )
         spec = spec or Spec()
         image = spec.image or chosen.image or self.settings.image
         name = name or f"m{next(self._numbers)}"
@@ -224,13 +237,23 @@ class Lab:
         for machine in machines:
             machine.disconnect()
 
-    def release(self, machine: Machine) -> None:
-        """Let a machine live on after this run; it is removed when it expires, or by ``rexxinfra reap``."""
+    def release(self, machine: Machine) -> list[Resource]:
+        """Let a machine live on after this run, with the networks and volumes of its spec.
+
+        Returns what was kept. It is removed once it has expired, or by ``rexxinfra rm``.
+        """
         with self._lock:
-            if self._machines.pop(machine.resource.lease, None) is not None:
-                kept.keep(machine.resource)
-                machine.driver.keep(machine.resource)
-                self.tally.kept.append(machine.resource)
+            if self._machines.pop(machine.resource.lease, None) is None:
+                return []
+            machine.driver.keep(machine.resource)
+            used = {machine.spec.network, *(volume.source for volume in machine.spec.volumes)}
+            others = [resource for _, resource in self._others.values() if resource.name in used]
+            released = [machine.resource, *others]
+            for resource in released:
+                self._others.pop(resource.lease, None)
+                kept.keep(resource)
+            self.tally.kept += released
+            return released
 
     def close(self) -> None:
         """Take down everything that is left, then let every driver prove that it is gone.

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import itertools
 import shlex
+import shutil
 import socket
 import stat
 import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .channels.shell import INLINE_STDIN, ShellChannel, ShellOutput, kill_descendants, prepared
-from .channels.stream import OnOutput, Stream, drain
+from .channels.stream import STDOUT, OnOutput, Stream, drain
 from .deadline import Deadline
-from .errors import ChannelClosed, CommandFailed, CommandTimeout, MachineDied, RexxInfraError, UsageError
+from .errors import (
+    ChannelClosed,
+    CommandFailed,
+    CommandTimeout,
+    MachineDied,
+    RexxInfraError,
+    Unsupported,
+    UsageError,
+)
 from .events import Events, Step
 from .model import Capability, CommandResult, Phase, Resource, Spec, Status
 
@@ -30,6 +39,8 @@ if TYPE_CHECKING:
     from .systems.base import Driver
 
 _OPENING = 30.0
+_COPYING = 300.0
+_COPY_SIZE = 1 << 20
 
 
 class Machine:
@@ -53,8 +64,8 @@ class Machine:
         self.events = events
         self.timeout = timeout
         self._make_runtime = runtime
-        self._channels: dict[str | None, ShellChannel] = {}
-        self._opening = threading.Lock()
+        self._idle: dict[str | None, list[ShellChannel]] = {}
+        self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
     @property
@@ -90,8 +101,12 @@ class Machine:
     @cached_property
     def host(self) -> Host:
         """The machine as a pytest-testinfra host, over our own channel."""
-        from .testinfra import testinfra_host
-
+        try:
+            from .testinfra import testinfra_host
+        except ImportError as missing:
+            raise UsageError(
+                f"machine.host needs pytest-testinfra: {missing}", hint="pip install 'pytest-rexxinfra[testinfra]'"
+            ) from missing
         return testinfra_host(self)
 
     def __repr__(self) -> str:
@@ -162,6 +177,10 @@ class Machine:
             script = f"{before} || exit 125\n{script}"
         if "\0" in script:
             raise UsageError("the command has a NUL character", command=shown.replace("\0", "\\0"), where=self.where)
+        if timeout is not None and not timeout > 0:
+            raise UsageError(f"timeout: {timeout!r} is not a number of seconds above 0", where=self.where)
+        if user is not None and Capability.USERS not in self.capabilities:
+            raise Unsupported(f"{self.system} has no {Capability.USERS}", where=self.where, hint="leave out user=")
         deadline = Deadline(timeout or self.timeout)
         started = time.monotonic()
         try:
@@ -184,8 +203,10 @@ class Machine:
         if isinstance(stdin, str):
             stdin = stdin.encode()
         if isinstance(stdin, bytes) and len(stdin) <= INLINE_STDIN:
-            channel = self._channel(user)
-            return channel.run(script, stdin=stdin, after=after, deadline=deadline, on_output=on_output, shown=shown)
+            with self._channel(user) as channel:
+                return channel.run(
+                    script, stdin=stdin, after=after, deadline=deadline, on_output=on_output, shown=shown
+                )
         told = f"{self.scratch}/.pid-{next(self._numbers)}"
         place = shlex.quote(told)
         script = f"mkdir -p {shlex.quote(self.scratch)} && echo $$ >{place}\n{script}"
@@ -193,28 +214,36 @@ class Machine:
         try:
             rc, out, err = drain(stream, stdin, deadline, shown, on_output)
         except CommandTimeout as late:
-            pid = self._channel(user).run(f"cat {place}", deadline=Deadline(5)).stdout.decode().strip()
+            with self._channel(user) as channel:
+                pid = channel.run(f"cat {place}", deadline=Deadline(5)).stdout.decode().strip()
             if pid:
                 kill_descendants(self._spawn, pid, Deadline(5), itself=True)
             late.where = self.where
             raise
         finally:
             stream.close()
-        report = self._channel(user).run(f"rm {place}; {after}", deadline=Deadline(5)).stdout
+        with self._channel(user) as channel:
+            report = channel.run(f"rm {place}; {after}", deadline=Deadline(5)).stdout
         return ShellOutput(rc, out, err, report)
 
     def _spawn(self, argv: Sequence[str]) -> Stream:
         return self.driver.open(self.resource, argv, Deadline(5))
 
-    def _channel(self, user: str | None = None) -> ShellChannel:
-        with self._opening:
-            channel = self._channels.get(user)
-            if channel is None or channel.broken:
-                if channel is not None:
-                    channel.close()
-                channel = self._open_channel(user)
-                self._channels[user] = channel
-            return channel
+    @contextmanager
+    def _channel(self, user: str | None = None) -> Iterator[ShellChannel]:
+        """A channel that nobody else uses meanwhile: an idle one, else a new one."""
+        with self._lock:
+            idle = self._idle.setdefault(user, [])
+            channel = idle.pop() if idle else None
+        channel = channel or self._open_channel(user)
+        try:
+            yield channel
+        finally:
+            if channel.broken:
+                channel.abandon()
+            else:
+                with self._lock:
+                    idle.append(channel)
 
     def _open_channel(self, user: str | None) -> ShellChannel:
         deadline = Deadline(_OPENING)
@@ -256,14 +285,17 @@ class Machine:
         return None
 
     def connect(self) -> None:
-        """Open the channel now rather than at the first command."""
-        self._channel()
+        """Open a channel now rather than at the first command."""
+        with self._channel():
+            pass
 
     def disconnect(self) -> None:
-        """Close every channel; the next command opens one again."""
-        for channel in self._channels.values():
+        """Close every idle channel; the next command opens one again."""
+        with self._lock:
+            channels = [channel for idle in self._idle.values() for channel in idle]
+            self._idle.clear()
+        for channel in channels:
             channel.close()
-        self._channels.clear()
 
     def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
         """Make ``path`` a file with this content; missing directories are made."""
@@ -290,7 +322,12 @@ class Machine:
                     tar.add(path, arcname=".")
                 archive.seek(0)
                 place = shlex.quote(target)
-                self.run(f"mkdir -p {place} && tar -xf - -o -C {place}", stdin=_small(archive), check=True)
+                self.run(
+                    f"mkdir -p {place} && tar -xf - -o -C {place}",
+                    stdin=_small(archive),
+                    timeout=max(self.timeout, _COPYING),
+                    check=True,
+                )
                 return
             with path.open("rb") as file:
                 permissions = stat.S_IMODE(path.stat().st_mode) if mode is None else mode
@@ -298,34 +335,40 @@ class Machine:
 
     def _receive(self, target: str, content: bytes | BinaryIO, mode: int, name: str) -> None:
         place = shlex.quote(target)
-        into = f'case "$t" in */) t=$t{shlex.quote(name)};; *) [ ! -d "$t" ] || t=$t/{shlex.quote(name)};; esac; '
+        word = shlex.quote(name)
+        into = f'case "$t" in */) t="$t"{word};; *) [ ! -d "$t" ] || t="$t"/{word};; esac; '
         self.run(
             f't={place}; {into if name else ""}case "$t" in */*) mkdir -p "${{t%/*}}/";; esac && '
             f'cat >"$t" && chmod {mode:o} "$t"',
             stdin=content,
+            timeout=max(self.timeout, _COPYING),
             check=True,
         )
 
     def get(self, source: str, target: str | Path) -> None:
         """Copy a file or directory out of the machine, with the same rules as `put`."""
-        path = Path(target)
         place = shlex.quote(source)
-        result = self.run(f"if [ -d {place} ]; then echo d; tar -cf - -C {place} .; else echo f; cat {place}; fi")
-        kind, _, data = result.stdout_bytes.partition(b"\n")
-        if not result.ok:
-            raise CommandFailed(f"{source} cannot be copied out of the machine", output=result.stderr, where=self.where)
-        if kind == b"d":
-            path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile() as archive:
-                archive.write(data)
-                archive.seek(0)
-                with tarfile.open(fileobj=archive) as tar:
-                    tar.extractall(path, filter="data")
-            return
-        if path.is_dir() or str(target).endswith("/"):
-            path = path / source.rstrip("/").rpartition("/")[2]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        command = f"if [ -d {place} ]; then echo d; exec tar -cf - -C {place} .; else echo f; exec cat {place}; fi"
+        deadline = Deadline(max(self.timeout, _COPYING))
+        with tempfile.TemporaryFile() as received, self._channel() as channel:
+
+            def receive(which: int, data: bytes) -> None:
+                if which == STDOUT:
+                    received.write(data)
+
+            output = channel.run(command, deadline=deadline, on_output=receive, keep=False, shown=f"get {source}")
+            if output.rc != 0:
+                said = output.stderr.decode("utf-8", "replace")
+                raise CommandFailed(f"{source} cannot be copied out of the machine", output=said, where=self.where)
+            received.seek(0)
+            if received.readline() == b"d\n":
+                _unpack(received, Path(target))
+            else:
+                name = source.rstrip("/").rpartition("/")[2]
+                path = Path(target, name) if str(target).endswith("/") or Path(target).is_dir() else Path(target)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    shutil.copyfileobj(received, file, _COPY_SIZE)
 
     def logs(self) -> str:
         """What the machine's main process printed."""
@@ -413,6 +456,13 @@ def _stays_open(connection: socket.socket) -> bool:
         return connection.recv(1) != b""
     except TimeoutError:
         return True
+
+
+def _unpack(archive: BinaryIO, folder: Path) -> None:
+    """Unpack a tar from where ``archive`` stands; members that would leave ``folder`` are refused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=archive, mode="r|") as tar:
+        tar.extractall(folder, filter="data")
 
 
 def _small(file: BinaryIO) -> bytes | BinaryIO:

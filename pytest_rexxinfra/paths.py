@@ -6,13 +6,15 @@ import os
 import tempfile
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 
 def cache_dir() -> Path:
-    """Directory of images, builds and downloads; ``REXX_CACHE`` overrides the user's cache directory."""
+    """Directory of images, builds and downloads: ``REXX_CACHE``, else below the user's cache directory.
+
+    See https://specifications.freedesktop.org/basedir-spec/latest/.
+    """
     chosen = os.environ.get("REXX_CACHE")
-    path = Path(chosen) if chosen else user_cache_path("rexxinfra")
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(chosen) if chosen else Path(user, "rexxinfra")
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -102,8 +102,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
     started = _started(item.config)
+    if started and call.excinfo is not None:
+        started.shorten(call.excinfo)
+    report = yield
     if started:
         started.explain(item, report)
     return report

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
@@ -24,6 +25,7 @@ from .target import Target
 
 SCOPES = ("test", "module", "run")
 
+_PACKAGE = Path(__file__).parent
 _MACHINES = pytest.StashKey[list[Machine]]()
 
 
@@ -37,6 +39,7 @@ class RexxSession:
         self._notes: list[str] = []
         self._builds: set[str] = set()
         self._failed: set[str] = set()
+        self._places: set[str] = set()
 
     @cached_property
     def settings(self) -> Settings:
@@ -141,11 +144,9 @@ class RexxSession:
             self.lab.destroy(*machines)
 
     def _keep(self, machine: Machine) -> None:
-        self.lab.release(machine)
+        names = " ".join(each.name for each in self.lab.release(machine))
         enter = shlex.join(machine.driver.enter_command(machine.resource))
-        self._notes.append(
-            f"kept {machine.where}: enter with `{enter}`, remove with `rexxinfra rm {machine.resource.name}`"
-        )
+        self._notes.append(f"kept {machine.where}: enter with `{enter}`, remove with `rexxinfra rm {names}`")
 
     @contextmanager
     def _skipping(self, target: Target | str) -> Iterator[None]:
@@ -156,7 +157,16 @@ class RexxSession:
             system = target.system if isinstance(target, Target) else target
             if {system, "all"} & set(self.settings.require):
                 raise
-            raise pytest.skip.Exception(str(error).replace("\n  hint: ", "; ")) from None
+            reason = str(error).replace("\n  hint: ", "; ")
+            raise pytest.skip.Exception(reason, _use_item_location=True) from None
+
+    def shorten(self, failure: pytest.ExceptionInfo[BaseException]) -> None:
+        """Leave our own code out of the traceback of an error of ours: the text says what happened."""
+        if isinstance(failure.value, RexxInfraError):
+            failure.value.__cause__ = failure.value.__context__ = None
+            users = failure.traceback.filter(lambda entry: not Path(entry.path).is_relative_to(_PACKAGE))
+            if users:
+                failure.traceback = users
 
     def explain(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Put what ran in the test's machines beside its failure, and note who failed."""
@@ -164,6 +174,7 @@ class RexxSession:
         if report.failed:
             self._failed.update(machine.resource.lease for machine in machines)
         for machine in machines:
+            self._places.add(f"{machine.system} ({machine.driver.describe(machine.resource)})")
             runtime = machine.__dict__.get("rexx")
             if runtime is None:
                 continue
@@ -172,6 +183,8 @@ class RexxSession:
             if report.failed and report.when == "call":
                 for number, result in enumerate(runtime.results, 1):
                     report.sections.append((f"REXX run {number} on {machine.where}", result.report()))
+            if report.when == "teardown":
+                runtime.results.clear()
 
     def finish(self, session: pytest.Session) -> None:
         """Take everything down and tell the controller, or the user, how it went."""
@@ -187,6 +200,7 @@ class RexxSession:
             "left": len(tally.left),
             "notes": [*self._notes, *(f"left: {each.system} {each.kind} {each.name}" for each in tally.left)],
             "builds": sorted(self._builds),
+            "places": sorted(self._places),
         }
         self._notes.clear()
         output = getattr(self._config, "workeroutput", None)
@@ -202,6 +216,7 @@ class RexxSession:
         self._counts.update({name: told[name] for name in ("created", "removed", "kept", "left")})
         self._notes += told["notes"]
         self._builds.update(told["builds"])
+        self._places.update(told["places"])
 
     def summary(self) -> list[str]:
         if not self._counts["created"] and not self._notes:
@@ -211,6 +226,8 @@ class RexxSession:
             f"machines: created {self._counts['created']}, removed {self._counts['removed']}{kept}, "
             f"left {self._counts['left']}"
         ]
+        if self._places:
+            lines.append(f"on: {'; '.join(sorted(self._places))}")
         if self._builds:
             lines.append(f"REXX: {'; '.join(sorted(self._builds))}")
         return [*lines, *self._notes]

@@ -22,22 +22,18 @@ _HEADER = struct.Struct(">BxxxL")
 class DockerStream:
     """An attached container or exec: frames of stdout and stderr come in, raw stdin goes out.
 
-    ``status`` asks the engine for the exit status (``None`` while running). ``kill`` ends the process.
+    ``status`` asks the engine for the exit status (``None`` while running). A ``lasting`` stream is one
+    whose end would end the machine: ``close`` leaves it open, only ``hang_up`` closes it.
     """
 
-    def __init__(
-        self,
-        connection: Any,
-        status: Callable[[], int | None],
-        kill: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, connection: Any, status: Callable[[], int | None], lasting: bool = False) -> None:
         # The engine client wraps unix, TCP and TLS sockets differently; the wrapper must stay
         # referenced, for closing it closes the socket.
         self._connection = connection
         self._socket: socket.socket = getattr(connection, "_sock", connection)
         self._socket.setblocking(False)
         self._status = status
-        self._kill = kill
+        self._lasting = lasting
         self._buffer = bytearray()
         self._ended = False
         self._input_open = True
@@ -108,8 +104,13 @@ class DockerStream:
         return deadline.wait_for(exited, "the process in the container to report its exit status")[0]
 
     def close(self) -> None:
-        if not self._ended and self._kill is not None:
-            self._kill()
+        if not self._lasting:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the connection, whatever that means for the process; a thread that waits for it wakes up."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         with suppress(OSError):
             self._connection.close()
         with suppress(OSError):

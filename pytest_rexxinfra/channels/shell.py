@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import secrets
 import shlex
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..deadline import Deadline
 from ..errors import ChannelClosed, CommandFailed, CommandTimeout, RexxInfraError
 from .stream import STDERR, STDOUT, OnOutput, Stream, drain
 
-INLINE_STDIN = 1 << 16
+INLINE_STDIN = 1 << 20
 """Largest standard input in bytes that travels inside the shell's own input, as base64."""
 
 OUTPUT_LIMIT = 256 << 20
@@ -54,8 +54,8 @@ class ShellOutput:
 class _Collector:
     """One output stream of the shell: drops what comes before the start mark, ends at the end mark."""
 
-    def __init__(self, which: int, start: bytes, end: bytes, on_output: OnOutput | None) -> None:
-        self._which, self._start, self._end, self._on_output = which, start, end, on_output
+    def __init__(self, which: int, start: bytes, end: bytes, on_output: OnOutput | None, keep: bool) -> None:
+        self._which, self._start, self._end, self._on_output, self._keep = which, start, end, on_output, keep
         self._buffer = bytearray()
         self._started = False
         self._scanned = 0
@@ -76,6 +76,10 @@ class _Collector:
         if self._on_output and safe > self._told:
             self._on_output(self._which, bytes(self._buffer[self._told : safe]))
             self._told = safe
+        if not self._keep:
+            del self._buffer[: self._told]
+            end = max(-1, end - self._told)
+            self._scanned = self._told = 0
         if end >= 0:
             line_end = self._buffer.find(b"\n", end)
             if line_end >= 0:
@@ -100,6 +104,7 @@ class _Collector:
 class ShellChannel:
     """Runs commands in a persistent shell: true exit status, separate streams, binary safe, deadlines.
 
+    One command at a time; who wants several at once opens several channels.
     Each command has a subshell of its own, so ``cd``, ``exit`` and variables do not reach the next.
     Output of a background job that outlives its command is dropped once the command has ended.
     ``spawn`` opens a second process in the same machine; it is used to end commands that run too long.
@@ -111,11 +116,14 @@ class ShellChannel:
         self._stream = stream
         self._spawn = spawn
         self._where = where
-        self._lock = threading.Lock()
         self._token = secrets.token_hex(12)
         self._count = 0
         self.broken = False
-        self._pid = self._exchange("echo $$", "", deadline, None, "sh").stdout.decode().strip()
+        self._pid = ""
+        try:
+            self._pid = self._exchange("echo $$", "", deadline, None, "sh").stdout.decode().strip()
+        except CommandTimeout as late:
+            raise ChannelClosed("no shell answers in the machine", output=late.output, where=where) from late
 
     def run(
         self,
@@ -125,9 +133,12 @@ class ShellChannel:
         after: str = "",
         deadline: Deadline,
         on_output: OnOutput | None = None,
+        keep: bool = True,
         shown: str | None = None,
     ) -> ShellOutput:
         """Run one shell command line, then ``after``, whose one line of output becomes the report.
+
+        Without ``keep``, standard output goes to ``on_output`` only, and may be of any size.
 
         Raises `CommandTimeout` after killing the command inside the machine, with its output so far,
         and `ChannelClosed` when the shell ends before the command does.
@@ -138,38 +149,46 @@ class ShellChannel:
             script = f"base64 -d <<'=' | ({script})\n{encoded}\n="
         else:
             script = f"({script}) </dev/null"
-        return self._exchange(script, after, deadline, on_output, shown or command)
+        return self._exchange(script, after, deadline, on_output, shown or command, keep)
 
     def _exchange(
-        self, script: str, after: str, deadline: Deadline, on_output: OnOutput | None, shown: str
+        self,
+        script: str,
+        after: str,
+        deadline: Deadline,
+        on_output: OnOutput | None,
+        shown: str,
+        keep: bool = True,
     ) -> ShellOutput:
-        with self._lock:
-            self._count += 1
-            mark = f"{self._token}{self._count}"
-            lines = (
-                f"printf %s '<{mark}>'; printf %s '<{mark}>' >&2\n"
-                f"{script}\n"
-                f"printf '</{mark}>%d ' $?; {after}\nprintf '\\n'; printf '</{mark}>\\n' >&2\n"
+        self._count += 1
+        mark = f"{self._token}{self._count}"
+        lines = (
+            f"printf %s '<{mark}>'; printf %s '<{mark}>' >&2\n"
+            f"{script}\n"
+            f"printf '</{mark}>%d ' $?; {after}\nprintf '\\n'; printf '</{mark}>\\n' >&2\n"
+        )
+        start, end = f"<{mark}>".encode(), f"</{mark}>".encode()
+        outputs = {
+            STDOUT: _Collector(STDOUT, start, end, on_output, keep),
+            STDERR: _Collector(STDERR, start, end, on_output, keep=True),
+        }
+        try:
+            self._converse(lines.encode("utf-8", "surrogateescape"), outputs, deadline, shown)
+        except BaseException:
+            self.broken = True
+            raise
+        tail = outputs[STDOUT].tail
+        if tail is None:
+            self._end_command(outputs)
+            raise CommandTimeout(
+                f"command not done after {deadline.seconds:g} s; it was killed in the machine",
+                command=shown,
+                output=_both(outputs),
+                where=self._where,
+                hint="give it more time with timeout=… or --rexx-timeout",
             )
-            start, end = f"<{mark}>".encode(), f"</{mark}>".encode()
-            outputs = {which: _Collector(which, start, end, on_output) for which in (STDOUT, STDERR)}
-            try:
-                self._converse(lines.encode("utf-8", "surrogateescape"), outputs, deadline, shown)
-            except BaseException:
-                self.broken = True
-                raise
-            tail = outputs[STDOUT].tail
-            if tail is None:
-                self._end_command(outputs)
-                raise CommandTimeout(
-                    f"command not done after {deadline.seconds:g} s; it was killed in the machine",
-                    command=shown,
-                    output=_both(outputs),
-                    where=self._where,
-                    hint="give it more time with timeout=… or --rexx-timeout",
-                )
-            status, _, report = tail.partition(b" ")
-            return ShellOutput(int(status), outputs[STDOUT].output, outputs[STDERR].output, report)
+        status, _, report = tail.partition(b" ")
+        return ShellOutput(int(status), outputs[STDOUT].output, outputs[STDERR].output, report)
 
     def _converse(self, text: bytes, outputs: Mapping[int, _Collector], deadline: Deadline, shown: str) -> None:
         outgoing = memoryview(text)
@@ -197,12 +216,20 @@ class ShellChannel:
         """Kill what the current command started, and see the shell come back; else give the shell up."""
         self.broken = True
         grace = Deadline(_GRACE)
-        try:
-            kill_descendants(self._spawn, self._pid, grace)
+        with suppress(RexxInfraError):
+            self._kill(grace)
             self._converse(b"", outputs, grace, "sh")
             self.broken = any(output.tail is None for output in outputs.values())
-        except RexxInfraError:
-            pass
+
+    def _kill(self, deadline: Deadline) -> None:
+        if self._pid:
+            kill_descendants(self._spawn, self._pid, deadline)
+
+    def abandon(self) -> None:
+        """Give up a shell whose conversation was cut off, and end what it may still be running."""
+        with suppress(RexxInfraError):
+            self._kill(Deadline(_GRACE))
+        self.close()
 
     def close(self) -> None:
         self.broken = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -92,7 +93,10 @@ def list_() -> list[NamedBuild]:
 
 
 def remove(name: str, *, deadline: Deadline | None = None) -> None:
-    """Forget the name; copies of files stay in the cache. Raises `UsageError` when there is no such name."""
+    """Forget the name, and remove the copy in the cache if no other name means it.
+
+    Raises `UsageError` when there is no such name.
+    """
     with _changing(deadline) as builds:
         if name not in builds:
             import difflib
@@ -100,7 +104,11 @@ def remove(name: str, *, deadline: Deadline | None = None) -> None:
             close = difflib.get_close_matches(name, builds, 3)
             known = f"did you mean {' or '.join(close)}?" if close else _known(builds)
             raise UsageError(f"there is no build named {name}", hint=known)
-        del builds[name]
+        gone = builds.pop(name)
+        copy = Path(gone.path).parts[0]
+        shared = any(Path(other.path).parts[0] == copy for other in builds.values())
+        if gone.kind != "regina" and not Path(gone.path).is_absolute() and not shared:
+            shutil.rmtree(store.builds_dir() / copy, ignore_errors=True)
 
 
 def find(name: str) -> NamedBuild | None:

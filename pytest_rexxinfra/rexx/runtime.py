@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ from .deployment import Deployment, deploy, parse_exit_value
 if TYPE_CHECKING:
     from ..machine import Machine
 
+RESULTS_KEPT = 50
+
 _REGINA_ERROR = re.compile(r"^Error \d+ running ", re.MULTILINE)
 
 
@@ -27,9 +31,9 @@ class RexxResult(CommandResult):
     """What a REXX script gave.
 
     ``rc`` is the exit status of the interpreter's process. ``exit_value`` is the value of the script's
-    EXIT or RETURN as text where it can be had, else ``None``: from a RexxJS checkout always, although its
-    status stays 0; from a RexxJS binary never; from Regina the status itself (modulo 256, and 0 also for
-    an EXIT without a value).
+    EXIT or RETURN as text where it can be had, else ``None``: from a RexxJS checkout when the script itself
+    ended with one, although its status stays 0; from a RexxJS binary never; from Regina the status itself
+    (modulo 256, and 0 also for an EXIT without a value).
     """
 
     script: str = ""
@@ -73,7 +77,9 @@ class RexxRuntime:
     machine: Machine
     build: Build
     timeout: float
-    results: list[RexxResult] = field(default_factory=list)
+    results: deque[RexxResult] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
+    """The latest results; under pytest those of the current test."""
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _deployment: Deployment | None = None
 
     def __repr__(self) -> str:
@@ -106,7 +112,7 @@ class RexxRuntime:
         words = [*map(str, arguments), *self._variables(variables or {})]
         if any("\0" in word for word in words):
             raise UsageError("an argument of the script has a NUL character", where=self.machine.where)
-        folder = f"{self.machine.scratch}/rexx-{len(self.results) + 1}"
+        folder = f"{self.machine.scratch}/rexx-{next(self._numbers)}"
         path = f"{folder}/{name}"
         deployment = self.deploy()
         told = f"{folder}/.exit-value"

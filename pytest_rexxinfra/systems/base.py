@@ -46,6 +46,8 @@ class Driver(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     default_image: ClassVar[str | None] = None
+    takes_address: ClassVar[bool] = False
+    """Whether a target of this system may be written ``SYSTEM://ADDRESS``."""
 
     def __init__(self, around: Surroundings) -> None:
         self.around = around

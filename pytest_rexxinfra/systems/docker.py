@@ -20,6 +20,7 @@ from .base import Availability, Driver, Surroundings
 from .engine import Engine, explanation
 from .engine_images import EngineImages
 
+_IMAGE = f"{LABEL_PREFIX}image"
 _LEASED = {"label": f"{LABEL_PREFIX}lease"}
 _SHELL = ("/bin/sh",)
 _PARALLEL = 8
@@ -40,7 +41,8 @@ class DockerDriver(Driver):
         super().__init__(around)
         self.engine = Engine()
         self.images = EngineImages(self.engine, around)
-        self._attached: dict[str, Stream] = {}
+        self._attached: dict[str, DockerStream] = {}
+        self._fresh: set[str] = set()
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -49,7 +51,7 @@ class DockerDriver(Driver):
     def probe(self) -> Availability:
         try:
             version = self.engine.api.version()
-        except SystemUnavailable as error:
+        except (SystemUnavailable, UsageError) as error:
             return Availability(False, error.message, error.hint)
         except (DockerException, requests.exceptions.RequestException) as error:
             refused = self.engine.unavailable(error)
@@ -63,12 +65,12 @@ class DockerDriver(Driver):
         try:
             with self.engine.translated(f"creating a container from {machine.image}", lease.name):
                 made = self.engine.api.create_container_from_config(
-                    _container_config(spec, lease, image, self.around.keeping), lease.name
+                    _container_config(spec, machine, image, self.around.keeping), lease.name
                 )
             machine = replace(machine, id=made["Id"])
             with self.engine.translated(f"starting a container of {machine.image}", lease.name):
                 if spec.command is None:
-                    self._attached[lease.lease] = self._attach(made["Id"])
+                    self._attach(lease.lease, made["Id"])
                 self.engine.api.start(made["Id"])
         except BaseException as error:
             with suppress(RexxInfraError):
@@ -78,18 +80,22 @@ class DockerDriver(Driver):
             raise
         return machine
 
-    def _attach(self, container: str) -> Stream:
+    def _attach(self, lease: str, container: str) -> None:
+        """Attach to a container that is about to start, whose main process is our shell."""
         connection = self.engine.api.attach_socket(container, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
 
         def status() -> int | None:
             state = self._inspect(container)
             return None if state is None or state["Running"] else state["ExitCode"]
 
-        return DockerStream(connection, status)
+        self._attached[lease] = DockerStream(connection, status, lasting=True)
+        self._fresh.add(lease)
 
     def shell(self, machine: Resource, deadline: Deadline, user: str | None = None) -> Stream:
-        attached = self._attached.pop(machine.lease, None) if user is None else None
-        return attached or self.open(machine, _SHELL, deadline, user)
+        if user is None and machine.lease in self._fresh:
+            self._fresh.discard(machine.lease)
+            return self._attached[machine.lease]
+        return self.open(machine, _SHELL, deadline, user)
 
     def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
         with self.engine.translated(f"starting {argv[0]}", machine.name):
@@ -100,7 +106,7 @@ class DockerDriver(Driver):
                 if error.status_code in (404, 409) or "is not running" in explanation(error):
                     raise MachineDied(
                         f"the container does not run: {explanation(error)}",
-                        where=f"docker:{machine.name}",
+                        where=_where(machine),
                         output=self._last_words(machine),
                     ) from error
                 raise
@@ -144,16 +150,22 @@ class DockerDriver(Driver):
             Kind.NETWORK: self._remove_network,
             Kind.VOLUME: self._remove_volume,
         }
+        failures = []
         for kind, remove in removers.items():
             chosen = [resource for resource in resources if resource.kind is kind]
-            if len(chosen) == 1:
-                remove(chosen[0], deadline)
-            elif chosen:
-                with ThreadPoolExecutor(_PARALLEL) as pool:
-                    list(pool.map(lambda each, remove=remove: remove(each, deadline), chosen))
+            with ThreadPoolExecutor(min(_PARALLEL, len(chosen) or 1)) as pool:
+                removals = [pool.submit(remove, each, deadline) for each in chosen]
+            failures += [failure for failure in (removal.exception() for removal in removals) if failure]
+        if failures:
+            raise failures[0]
 
     def _remove_container(self, machine: Resource, deadline: Deadline) -> None:
         with self.engine.translated("removing the container", machine.name):
+            # The engine waits for whoever reads the container's output, and that is us.
+            self._fresh.discard(machine.lease)
+            attached = self._attached.pop(machine.lease, None)
+            if attached is not None:
+                attached.hang_up()
             try:
                 self.engine.api.remove_container(_ref(machine), force=True, v=True)
             except NotFound:
@@ -162,9 +174,6 @@ class DockerDriver(Driver):
                 if error.status_code != 409:
                     raise
                 deadline.wait_for(lambda: self._inspect(_ref(machine)) is None, f"the engine to remove {machine.name}")
-        attached = self._attached.pop(machine.lease, None)
-        if attached is not None:
-            attached.close()
 
     def _remove_network(self, network: Resource, deadline: Deadline) -> None:
         with self.engine.translated("removing the network", network.name), suppress(NotFound):
@@ -182,7 +191,7 @@ class DockerDriver(Driver):
                     each["Names"][0].lstrip("/"),
                     each["Labels"],
                     id=each["Id"],
-                    image=each["Image"],
+                    image=each["Labels"].get(_IMAGE) or each["Image"],
                 )
                 for each in self.engine.api.containers(all=True, filters=_LEASED)
             ]
@@ -200,6 +209,12 @@ class DockerDriver(Driver):
 
     def logs(self, machine: Resource) -> str:
         with self.engine.translated("reading the logs", machine.name):
+            if self.engine.api.inspect_container(_ref(machine))["HostConfig"]["LogConfig"]["Type"] == "none":
+                raise UsageError(
+                    "the machine only waits for commands, so it has no log",
+                    where=_where(machine),
+                    hint="give it a main process with command=…, or run the command and look at its result",
+                )
             data: bytes = self.engine.api.logs(_ref(machine), stdout=True, stderr=True)
         return data.decode("utf-8", "replace")
 
@@ -210,7 +225,7 @@ class DockerDriver(Driver):
     def start(self, machine: Resource, deadline: Deadline) -> None:
         with self.engine.translated("starting the container", machine.name):
             if self.engine.api.inspect_container(_ref(machine))["Config"]["OpenStdin"]:
-                self._attached[machine.lease] = self._attach(_ref(machine))
+                self._attach(machine.lease, _ref(machine))
             self.engine.api.start(_ref(machine))
 
     def healthy(self, machine: Resource) -> bool:
@@ -218,15 +233,17 @@ class DockerDriver(Driver):
         if state is None or not state["Running"]:
             raise MachineDied(
                 "the container ended before it was healthy",
-                where=f"docker:{machine.name}",
+                where=_where(machine),
                 output=self._last_words(machine),
             )
-        health = state["Health"]
+        health = state.get("Health")
+        if health is None:
+            raise UsageError("the machine has no health check", where=_where(machine), hint="give it health='COMMAND'")
         if health["Status"] == "unhealthy":
             said = "\n".join(entry["Output"].strip() for entry in health["Log"] or ())
             raise MachineDied(
                 "the health check failed for the last time",
-                where=f"docker:{machine.name}",
+                where=_where(machine),
                 output=f"{said}\n{self._last_words(machine)}",
             )
         return bool(health["Status"] == "healthy")
@@ -237,7 +254,7 @@ class DockerDriver(Driver):
         if not bindings:
             raise UsageError(
                 f"port {port} is not published",
-                where=f"docker:{machine.name}",
+                where=_where(machine),
                 hint=f"ask for it: ports=[{port}]",
             )
         return bindings[0]["HostIp"], int(bindings[0]["HostPort"])
@@ -266,6 +283,10 @@ class DockerDriver(Driver):
 
     def bake(self, machine: Resource, key: str, deadline: Deadline) -> str:
         return self.images.bake(_ref(machine), key, deadline)
+
+
+def _where(machine: Resource) -> str:
+    return f"docker:{machine.name}"
 
 
 def _ref(resource: Resource) -> str:
@@ -299,7 +320,7 @@ def _container_config(spec: Spec, lease: Resource, image: str, keeping: bool) ->
         "Entrypoint": [],
         "Cmd": list(spec.command or _SHELL),
         "Env": [f"{name}={value}" for name, value in spec.env.items()],
-        "Labels": lease.labels(),
+        "Labels": {**lease.labels(), _IMAGE: lease.image or ""},
         "ExposedPorts": {f"{port}/tcp": {} for port in spec.ports},
         "OpenStdin": attached,
         "StdinOnce": attached and not keeping,

@@ -16,7 +16,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils import kwargs_from_env
 
 from ..deadline import Deadline
-from ..errors import ProvisionError, SystemUnavailable
+from ..errors import ProvisionError, SystemUnavailable, UsageError
 
 _INSTALL = "apt-get install -y docker.io && service docker start"
 
@@ -39,7 +39,10 @@ class Engine:
         """Where the engine is: ``DOCKER_HOST`` and its companions, else the current docker context."""
         if os.environ.get("DOCKER_HOST"):
             return dict(kwargs_from_env())
-        context = ContextAPI.get_current_context()
+        name = os.environ.get("DOCKER_CONTEXT")
+        context = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
+        if context is None and name:
+            raise UsageError(f"$DOCKER_CONTEXT: there is no context {name!r}", hint="docker context ls")
         if context is None or context.Host is None:
             return {}
         return {"base_url": context.Host, "tls": context.TLSConfig or False}

@@ -53,6 +53,12 @@ class EngineImages:
             folder = path.resolve()
             tag = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
             wanted = self.build(folder, f"rexxinfra/dockerfile:{tag}", deadline)
+        elif wanted.startswith((".", "/")):
+            raise ImageError(
+                f"there is no Dockerfile in {path.absolute()}",
+                where=self._engine.name,
+                hint="an image is one of ours, a docker reference, a directory with a Dockerfile, or a .tar",
+            )
         elif self._engine.image_id(wanted) is None:
             self._pull(wanted, deadline)
         found = self._engine.image_id(wanted)

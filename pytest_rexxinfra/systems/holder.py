@@ -31,6 +31,8 @@ class Holder:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
+                # mount and chroot are in directories that an ordinary user's PATH may lack.
+                env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"},
                 start_new_session=True,
             )
             try:

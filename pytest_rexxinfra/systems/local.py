@@ -32,10 +32,7 @@ from .sandbox import Sandbox, enter_command, unshare_command
 
 LEASE_VARIABLE = "REXXINFRA_LEASE"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ENABLE = (
-    "for a throw-away file system allow user namespaces: "
-    "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
-)
+_NAMESPACE_SETTINGS = {"unprivileged_userns_clone": "1", "apparmor_restrict_unprivileged_userns": "0"}
 
 
 class Isolation(StrEnum):
@@ -87,6 +84,7 @@ class LocalDriver(Driver):
         super().__init__(around)
         self._holders: dict[str, Holder] = {}
         self._specs: dict[str, Spec] = {}
+        self._refusals: list[str] = []
 
     @cached_property
     def isolation(self) -> Isolation:
@@ -101,20 +99,27 @@ class LocalDriver(Driver):
             names = ", ".join(kind.name.lower() for kind in Isolation)
             raise UsageError(f"REXX_LOCAL_ISOLATION={wanted} is not one of {names}", where=self.name)
         for kind in kinds:
-            if kind is Isolation.DIRECTORY or self._works(kind):
+            refusal = None if kind is Isolation.DIRECTORY else self._refusal(kind)
+            if refusal is None:
                 return kind
-        raise SystemUnavailable(f"{kinds[0]} does not work here", where=self.name, hint=_ENABLE)
+            self._refusals.append(f"no {kind}: {refusal}")
+        raise SystemUnavailable("; ".join(self._refusals), where=self.name, hint=_enabling())
 
-    def _works(self, kind: Isolation) -> bool:
-        if not shutil.which("unshare") or (kind is Isolation.NAMESPACES and os.geteuid() != 0):
-            return False
+    def _refusal(self, kind: Isolation) -> str | None:
+        """Why an isolation does not work here, ``None`` when it does."""
+        if not shutil.which("unshare"):
+            return "there is no unshare (package util-linux)"
+        if kind is Isolation.NAMESPACES and os.geteuid() != 0:
+            return "this is not root"
         try:
             with tempfile.TemporaryDirectory(dir=_machines()) as folder:
                 (Path(folder) / "home").mkdir()
                 self._hold(Path(folder), kind, Spec(), Deadline(10)).kill()
-        except (RexxInfraError, OSError):
-            return False
-        return True
+        except RexxInfraError as error:
+            return " ".join((error.output or error.message).split())
+        except OSError as error:
+            return str(error)
+        return None
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -125,10 +130,12 @@ class LocalDriver(Driver):
     def probe(self) -> Availability:
         try:
             self.isolation  # noqa: B018 - finding it is the probe
-        except RexxInfraError as error:
+        except SystemUnavailable as error:
             return Availability(False, error.message, error.hint)
-        hint = _ENABLE if self.isolation is Isolation.DIRECTORY else None
-        return Availability(True, str(self.isolation), hint, {"isolation": self.isolation.name.lower()})
+        facts = {"isolation": self.isolation.name.lower()}
+        if self.isolation is not Isolation.DIRECTORY or not self._refusals:
+            return Availability(True, str(self.isolation), None, facts)
+        return Availability(True, "; ".join([self.isolation, *self._refusals]), _enabling(), facts)
 
     def prepare(self, spec: Spec, deadline: Deadline) -> str:
         return str(self._rootfs(spec.image, deadline)) if spec.image else ""
@@ -248,6 +255,19 @@ class LocalDriver(Driver):
                     Resource.from_labels(self.name, record.name, record.labels, id=str(folder), image=record.image)
                 )
         return [resource for resource in found if resource is not None]
+
+
+def _enabling() -> str:
+    """The command that lets ordinary users have namespaces, where the kernel has a setting against it."""
+    settings = Path("/proc/sys/kernel")
+    wrong = [
+        f"kernel.{name}={wanted}"
+        for name, wanted in _NAMESPACE_SETTINGS.items()
+        if (settings / name).exists() and (settings / name).read_text().strip() != wanted
+    ]
+    if wrong:
+        return f"sudo sysctl -w {' '.join(wrong)}"
+    return "run as root, or allow the container or the user to make user namespaces"
 
 
 def _machines() -> Path:

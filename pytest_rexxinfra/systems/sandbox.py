@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ _PSEUDO = ("/proc", "/sys", "/dev")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEVICE_LINKS = ("fd", "stdin", "stdout", "stderr")
 _NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
+_KERNEL_SETTINGS = ("sys", "sysrq-trigger", "irq", "bus")
+_WIDE = ("/usr/local", "/usr/share", "/var/lib", "/var/cache")
 _TMPFS_DEPTH = 2
 _SMALL_FILE = 1 << 20
 _MOST_OVERLAYS = 200
@@ -83,8 +86,7 @@ class Sandbox:
         self._show_devices()
         for source, target in (binds or {}).items():
             self._folders.append(f"upper/rootfs{target}")
-            self._mount(str(source), f"root{target}", "none", "bind")
-            self._mount(str(source), f"root{target}", "none", "remount,bind,ro")
+            self._read_only(str(source), f"root{target}")
 
     def _mount(self, source: str, target: str, kind: str, options: str) -> None:
         place = f"{self._point}/{target}"
@@ -122,18 +124,32 @@ class Sandbox:
                     self._show(Path(entry.path), below)
                 elif not any(mount.path == entry.path for mount in mounts):
                     self._overlay(entry.path, name)
+                    self._own(entry.path, self._folders[-2])
             elif entry.is_file() and entry.stat().st_size <= _SMALL_FILE and os.access(entry.path, os.R_OK):
                 self._copied_files.append(entry.path)
+
+    def _own(self, lower: str, upper: str) -> None:
+        """Let an ordinary user add to, and delete from, the directories just below an overlay.
+
+        A directory of the upper layer is merged with the lower one and brings its own owner: us. One that
+        is in the lower layer only belongs to a user who does not exist in the sandbox.
+        """
+        for entry in os.scandir(lower):
+            if not entry.is_dir(follow_symlinks=False) or os.access(entry.path, os.W_OK):
+                continue
+            if os.access(entry.path, os.R_OK | os.X_OK):
+                self._folders.append(f"{upper}/{entry.name}")
+                if entry.path in _WIDE:
+                    self._own(entry.path, f"{upper}/{entry.name}")
 
     def _show_mounts(self) -> None:
         """Show other file systems that are mounted on the controller; an overlay does not see through them."""
         for mount in read_mounts():
             if _under(mount.path, _PSEUDO):
                 continue
-            if Path(mount.path).is_file():
-                if mount.path.startswith("/etc/"):
-                    self._copied_files.append(mount.path)
-            elif mount.matters and os.access(mount.path, os.R_OK | os.X_OK):
+            if mount.path.startswith("/etc/") and _is(mount.path, stat.S_ISREG):
+                self._copied_files.append(mount.path)
+            elif mount.matters and _is(mount.path, stat.S_ISDIR) and os.access(mount.path, os.R_OK | os.X_OK):
                 self._overlay(mount.path, mount.path.lstrip("/"))
 
     def _show_devices(self) -> None:
@@ -145,8 +161,15 @@ class Sandbox:
         self._mount("proc", "root/proc", "proc", "defaults")
         if self._rootless:
             self._mount("/sys", "root/sys", "none", "rbind")
+            self._mount("/sys", "root/sys", "none", "remount,bind,ro,nosuid,nodev,noexec")
         else:
             self._mount("sysfs", "root/sys", "sysfs", "ro")
+        for name in _KERNEL_SETTINGS:
+            self._read_only(f"{self._point}/root/proc/{name}", f"root/proc/{name}")
+
+    def _read_only(self, source: str, target: str) -> None:
+        self._mount(source, target, "none", "bind")
+        self._mount(source, target, "none", "remount,bind,ro")
 
     def script(self, hostname: str, network: bool) -> str:
         """The shell script that becomes process 1 of the sandbox.
@@ -158,6 +181,8 @@ class Sandbox:
             "set -e",
             "read -r pid _ </proc/self/stat",
             'echo "$pid"',
+            # In the new UTS namespace this is the sandbox's own name, whichever /proc it is written through.
+            f"{{ echo {shlex.quote(hostname)} >/proc/sys/kernel/hostname; }} 2>/dev/null || :",
             f"mount -t tmpfs -o mode=755 rexxinfra {shlex.quote(self._point)}",
             f"cd {shlex.quote(self._point)}",
             shlex.join(["mkdir", "-p", *self._folders]),
@@ -169,7 +194,6 @@ class Sandbox:
             "mount -a -T fstab || echo 'some of the file system is left out' >&2",
             f"[ -e root/proc/self ] || mount --rbind /proc {shlex.quote(self._point)}/root/proc",
             *(f"cat {shlex.quote(path)} >{shlex.quote(f'root{path}')} || :" for path in self._copied_files),
-            f"{{ echo {shlex.quote(hostname)} >root/proc/sys/kernel/hostname; }} 2>/dev/null || :",
             "" if network else "ip link set lo up 2>/dev/null || :",
             f"cd root; exec chroot . /bin/sh -c {shlex.quote(_HOLD)}",
         ]
@@ -219,6 +243,14 @@ def enter_command(pid: int, *, rootless: bool, network: bool) -> list[str]:
 
 def _under(path: str, roots: Iterable[str]) -> bool:
     return any(path == root or path.startswith(f"{root}/") for root in roots)
+
+
+def _is(path: str, kind: Callable[[int], bool]) -> bool:
+    """Whether a path can be looked at and is of a kind."""
+    try:
+        return kind(Path(path).stat().st_mode)
+    except OSError:
+        return False
 
 
 def _layer(path: str) -> str:

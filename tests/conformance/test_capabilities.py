@@ -40,6 +40,7 @@ def make(lab: Lab, request: pytest.FixtureRequest) -> Callable[..., Machine]:
 OPERATIONS: dict[Capability, Callable[[Machine], Any]] = {
     Capability.LOGS: lambda machine: machine.logs(),
     Capability.RESTART: lambda machine: machine.restart(),
+    Capability.USERS: lambda machine: machine.run("true", user="nobody"),
     Capability.COMMIT: lambda machine: machine.commit("x:y"),
     Capability.BAKE: lambda machine: machine.driver.baked("key"),
     Capability.NETWORKS: lambda machine: machine.driver.create_network(machine.resource, Deadline(5)),
@@ -99,6 +100,13 @@ def test_main_process_and_logs(lacks: Lacks, make: Callable[..., Machine]) -> No
     machine.wait_until("grep -q sleep /proc/[0-9]*/cmdline")
     assert "main started" in machine.logs()
     assert "a warning" in machine.logs()
+
+
+def test_logs_and_health_that_were_not_asked_for(shared: Machine, can: frozenset[Capability]) -> None:
+    with pytest.raises(UsageError if Capability.LOGS in can else Unsupported):
+        shared.logs()
+    with pytest.raises(UsageError if Capability.HEALTH in can else Unsupported):
+        shared.wait_healthy()
 
 
 def test_network_none(lacks: Lacks, make: Callable[..., Machine]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_rexxinfra import Machine
+from pytest_rexxinfra.channels import shell
 from pytest_rexxinfra.errors import CommandFailed, UsageError
 
 
@@ -46,6 +47,15 @@ def test_permissions_are_kept_or_chosen(shared: Machine, place: str, tmp_path: P
     assert shared.run(f"ls -l {place}/secret").stdout.startswith("-rw-------")
 
 
+@pytest.mark.parametrize("name", ["tool", "two words"])
+def test_into_a_directory_that_is_named_so(shared: Machine, place: str, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("text")
+    folder = f"{place}/{len(name)}"
+    shared.put(tmp_path / name, f"{folder}/")
+    shared.put(tmp_path / name, folder)
+    assert shared.run(["ls", folder]).lines == [name]
+
+
 def test_into_an_existing_directory(shared: Machine, place: str, tmp_path: Path) -> None:
     (tmp_path / "note").write_text("text")
     shared.run(f"mkdir -p {place}", check=True)
@@ -79,6 +89,15 @@ def test_write_and_read(shared: Machine, place: str) -> None:
     assert shared.read(f"{place}/config") == b"a = 1\n"
     shared.write(f"{place}/config", b"\0\xff")
     assert shared.read(f"{place}/config") == b"\0\xff"
+
+
+def test_file_larger_than_any_output_may_be(
+    shared: Machine, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "OUTPUT_LIMIT", 1 << 20)
+    shared.run(f"mkdir -p {place} && head -c 3000000 /dev/zero | tr '\\0' '<' >{place}/large", check=True)
+    shared.get(f"{place}/large", tmp_path / "large")
+    assert (tmp_path / "large").read_bytes() == b"<" * 3_000_000
 
 
 def test_missing_source(shared: Machine, tmp_path: Path) -> None:

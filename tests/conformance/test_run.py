@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pytest_rexxinfra import Machine
+from pytest_rexxinfra.channels import shell
 from pytest_rexxinfra.errors import CommandFailed, UsageError
 
 MIB = 1 << 20
@@ -118,6 +119,31 @@ def test_output_arrives_while_the_command_runs(shared: Machine) -> None:
     assert b"".join(data for which, data in pieces if which == 2) == result.stderr_bytes == b"b\n"
 
 
+def test_more_output_than_allowed(fresh: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "OUTPUT_LIMIT", MIB)
+    with pytest.raises(CommandFailed, match="more than 1 MiB"):
+        fresh.run("yes rexx-output-limit", timeout=20)
+    assert fresh.run("echo next").lines == ["next"]
+    assert "rexx-output-limit" not in fresh.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+
+
+def test_interrupted_conversation(fresh: Machine) -> None:
+    def interrupt(_which: int, _data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fresh.run("echo started; sleep 4330", on_output=interrupt)
+    assert fresh.run("echo next").lines == ["next"]
+    assert "4330" not in fresh.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+    fresh.write("/tmp/state", "the machine lives on")
+    assert fresh.run("exit 3").rc == 3
+
+
+def test_timeout_that_is_none(shared: Machine) -> None:
+    with pytest.raises(UsageError, match="timeout"):
+        shared.run("true", timeout=0)
+
+
 def test_check_raises_with_output(shared: Machine) -> None:
     with pytest.raises(CommandFailed) as caught:
         shared.run("echo reason >&2; exit 3", check=True)
@@ -136,6 +162,20 @@ def test_threads_may_share_a_machine(shared: Machine) -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda number: shared.run(f"echo {number}").stdout, range(40)))
     assert results == [f"{number}\n" for number in range(40)]
+
+
+def test_threads_do_not_wait_for_each_other(shared: Machine) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(shared.run, "sleep 2; echo slow")
+        assert shared.run("echo quick", timeout=1.9).lines == ["quick"]
+        assert not slow.done()
+        assert slow.result().lines == ["slow"]
+
+
+def test_output_may_cause_another_command(shared: Machine) -> None:
+    answers: list[str] = []
+    shared.run("echo ready", on_output=lambda *_: answers.extend(shared.run("echo then").lines), timeout=10)
+    assert answers == ["then"]
 
 
 def test_testinfra(shared: Machine) -> None:

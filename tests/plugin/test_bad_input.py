@@ -31,6 +31,11 @@ def test_target_with_a_typo(inner: Run) -> None:
     _usage_error(inner(MACHINE, "--rexx-target=dokcer"), "*unknown target 'dokcer'*", "*did you mean docker?*")
 
 
+def test_address_that_the_system_does_not_take(inner: Run) -> None:
+    result = inner(MACHINE, "--rexx-target=docker://somewhere")
+    _one_error(result, "UsageError: target docker://somewhere: docker takes no address*")
+
+
 @pytest.mark.parametrize("text", ["", ",", "docker:", "://host", "1docker"])
 def test_target_that_is_none(inner: Run, text: str) -> None:
     _usage_error(inner(MACHINE, f"--rexx-target={text}"), "*target*")
@@ -105,6 +110,11 @@ def test_image_that_cannot_be_had(inner: Run) -> None:
     _one_error(result, "ImageError: *image 'localhost:1/no/image' cannot be had*", "*names of our own images: *mini*")
 
 
+def test_directory_without_a_dockerfile(inner: Run, pytester: pytest.Pytester) -> None:
+    pytester.mkdir("plain")
+    _one_error(inner(MACHINE, "--rexx-target=docker:./plain"), "ImageError: *there is no Dockerfile in */plain")
+
+
 def test_image_without_a_shell(inner: Run, pytester: pytest.Pytester) -> None:
     (pytester.path / "bare").mkdir()
     (pytester.path / "bare/Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
@@ -177,6 +187,8 @@ def test_missing_script_file_and_nul(inner: Run) -> None:
         """
     )
     result.assert_outcomes(failed=2)
+    assert "runtime.py" not in result.stdout.str()
+    assert "machine.py" not in result.stdout.str()
     result.stdout.fnmatch_lines(["*UsageError: script missing.rexx does not exist*"])
     result.stdout.fnmatch_lines(["*UsageError: script.rexx has a NUL character in line 1*"])
     result.stdout.fnmatch_lines(["machines: created 2, removed 2, left 0"])

@@ -90,3 +90,24 @@ def test_shared_machine_is_kept_when_any_of_its_tests_failed(inner: Run) -> None
     kept = re.search(r"remove with `rexxinfra rm (\S+)`", result.stdout.str())
     assert kept, result.stdout.str()
     assert _cli("rm", kept[1]).returncode == 0
+
+
+def test_network_of_a_kept_machine_is_kept_and_blocks_no_later_run(inner: Run) -> None:
+    result = inner(
+        """
+        def test_bad(provision):
+            web = provision("web", network=provision.network(), volumes=[provision.volume() + ":/data"])
+            assert False
+        """,
+        "--rexx-target=docker",
+        "--rexx-keep=failed",
+    )
+    result.assert_outcomes(failed=1)
+    assert "teardown" not in result.stdout.str()
+    kept = re.search(r"remove with `rexxinfra rm (\S+ \S+ \S+)`", result.stdout.str())
+    assert kept, result.stdout.str()
+    inner("def test_it(machine): pass", "--rexx-target=docker").assert_outcomes(passed=1)
+    names = set(kept[1].split())
+    assert names <= {row["name"] for row in json.loads(_cli("ps", "--json").stdout)}
+    assert _cli("rm", *names).returncode == 0
+    assert not names & {row["name"] for row in json.loads(_cli("ps", "--json").stdout)}

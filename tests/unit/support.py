@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
@@ -18,7 +17,7 @@ def run_as_nobody(folder: Path, script: str) -> str:
     """Run Python code as an ordinary user without a home, in ``folder``; returns what it printed."""
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    libraries = Path(platformdirs.__file__).parents[1]
+    libraries = Path(pytest.__file__).parents[1]
     env = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{libraries}",

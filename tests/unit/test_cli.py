@@ -105,6 +105,7 @@ def test_what_a_killed_run_leaves_is_reaped(system: str) -> None:
 def test_images_and_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "mini" in cli("image", "list").stdout
     mistake(cli("image", "build", "maxi"), "there is no recipe 'maxi'", "mini")
+    mistake(cli("image", "rm", "maxi"), "no image 'maxi' is built")
     monkeypatch.setenv("REXX_CACHE", str(tmp_path))
     assert cli("build", "list").stdout == "no named builds\n"
     assert "mine: Regina" in cli("build", "add", "mine", "regina").stdout
