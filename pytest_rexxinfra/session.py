@@ -65,8 +65,8 @@ class RexxSession:
 
     @property
     def _worker_prefix(self) -> str:
-        worker = os.environ.get("PYTEST_XDIST_WORKER")
-        return f"[{worker}] " if worker else ""
+        worker = getattr(self._config, "workerinput", None)
+        return f"[{worker['workerid']}] " if worker else ""
 
     def _open_terminal(self) -> TextIO:
         """The real standard error, past pytest's capturing; safe to write to from any thread and time."""
@@ -162,11 +162,14 @@ class RexxSession:
 
     def shorten(self, failure: pytest.ExceptionInfo[BaseException]) -> None:
         """Leave our own code out of the traceback of an error of ours: the text says what happened."""
-        if isinstance(failure.value, RexxInfraError):
-            failure.value.__cause__ = failure.value.__context__ = None
-            users = failure.traceback.filter(lambda entry: not Path(entry.path).is_relative_to(_PACKAGE))
-            if users:
-                failure.traceback = users
+        if not isinstance(failure.value, RexxInfraError):
+            return
+        failure.value.__cause__ = failure.value.__context__ = None
+        entry = failure.value.__traceback__
+        while entry is not None and entry.tb_next is not None:
+            if Path(entry.tb_next.tb_frame.f_code.co_filename).is_relative_to(_PACKAGE):
+                entry.tb_next = None
+            entry = entry.tb_next
 
     def explain(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Put what ran in the test's machines beside its failure, and note who failed."""
