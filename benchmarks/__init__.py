@@ -1,0 +1,1 @@
+"""Side-by-side measurements against raw tools and peers: ``python -m benchmarks --help``."""
