@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from . import untar
 from .channels.shell import INLINE_STDIN, ShellChannel, ShellOutput, kill_descendants, prepared
 from .channels.stream import STDOUT, OnOutput, Stream, drain
 from .deadline import Deadline
@@ -362,7 +363,9 @@ class Machine:
                 raise CommandFailed(f"{source} cannot be copied out of the machine", output=said, where=self.where)
             received.seek(0)
             if received.readline() == b"d\n":
-                _unpack(received, Path(target))
+                Path(target).mkdir(parents=True, exist_ok=True)
+                with tarfile.open(fileobj=received, mode="r|") as tar:
+                    untar.unpack(tar, Path(target))
             else:
                 name = source.rstrip("/").rpartition("/")[2]
                 path = Path(target, name) if str(target).endswith("/") or Path(target).is_dir() else Path(target)
@@ -456,13 +459,6 @@ def _stays_open(connection: socket.socket) -> bool:
         return connection.recv(1) != b""
     except TimeoutError:
         return True
-
-
-def _unpack(archive: BinaryIO, folder: Path) -> None:
-    """Unpack a tar from where ``archive`` stands; members that would leave ``folder`` are refused."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=archive, mode="r|") as tar:
-        tar.extractall(folder, filter="data")
 
 
 def _small(file: BinaryIO) -> bytes | BinaryIO:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from .. import untar
 from ..deadline import Deadline
 from ..errors import BuildError
 from ..events import Events
@@ -98,8 +99,6 @@ def _damaged(name: str, error: Exception) -> BuildError:
 
 
 def _unpack_tar(path: Path, into: Path) -> str | None:
-    if not hasattr(tarfile, "data_filter"):
-        raise BuildError("this Python cannot unpack archives safely", hint="use Python 3.11.4 or later")
     with tarfile.open(path) as archive:
         members = [member for member in archive if member.name not in (".", "./")]
         _check_names(
@@ -113,7 +112,7 @@ def _unpack_tar(path: Path, into: Path) -> str | None:
             if member.islnk() and posixpath.normpath(member.linkname) not in regular:
                 raise _refused(path, member.name, "is a link to something outside of the archive")
         _check_size(path, len(members), sum(member.size for member in members))
-        archive.extractall(into, members=members, filter="data")
+        untar.unpack(archive, into, members)
         return _commit(archive.pax_headers.get("comment", ""))
 
 
