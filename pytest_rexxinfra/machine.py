@@ -364,8 +364,11 @@ class Machine:
             received.seek(0)
             if received.readline() == b"d\n":
                 Path(target).mkdir(parents=True, exist_ok=True)
-                with tarfile.open(fileobj=received, mode="r|") as tar:
-                    untar.unpack(tar, Path(target))
+                try:
+                    with tarfile.open(fileobj=received, mode="r|") as tar:
+                        untar.unpack(tar, Path(target))
+                except (tarfile.TarError, ValueError) as error:
+                    raise CommandFailed(f"{source} cannot be unpacked: {error}", where=self.where) from error
             else:
                 name = source.rstrip("/").rpartition("/")[2]
                 path = Path(target, name) if str(target).endswith("/") or Path(target).is_dir() else Path(target)

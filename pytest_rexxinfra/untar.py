@@ -21,8 +21,6 @@ def unpack(archive: tarfile.TarFile, folder: Path, members: Iterable[tarfile.Tar
     Nothing is written outside of ``folder``, nor through a link. Devices, pipes and sockets are left out.
     Raises `ValueError` for a member that would lie outside.
     """
-    # What the filter would check is checked here.
-    trusted = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
     for member in archive if members is None else members:
         if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
             continue
@@ -33,7 +31,11 @@ def unpack(archive: tarfile.TarFile, folder: Path, members: Iterable[tarfile.Tar
             target.unlink()
         member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
         member.mode = member.mode & _KEPT_MODE | (0o700 if member.isdir() else 0)
-        archive.extract(member, folder, **trusted)
+        # What a filter would check has been checked.
+        if hasattr(tarfile, "fully_trusted_filter"):
+            archive.extract(member, folder, filter="fully_trusted")
+        else:
+            archive.extract(member, folder)
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -34,7 +34,7 @@ def test_a_tree_comes_out_as_it_was(tmp_path: Path) -> None:
             entry("./sub", tarfile.DIRTYPE, mode=0o555),
             entry("./sub/tool", mode=0o4755),
             entry("./absolute", tarfile.SYMTYPE, "/etc/passwd"),
-            entry("./hard", tarfile.LNKTYPE, "./sub/tool"),
+            entry("./hard", tarfile.LNKTYPE, "./sub/tool", mode=0o4755),
             entry("./pipe", tarfile.FIFOTYPE),
             entry("./device", tarfile.CHRTYPE),
         ),
