@@ -13,16 +13,31 @@ if TYPE_CHECKING:
     from .machine import Machine
     from .rexx.builds import Build
     from .rexx.runtime import RexxRuntime
-    from .session import Provisioner
+    from .session import Provisioner, RexxSession
     from .target import Target
+
+
+_SESSION = pytest.StashKey["RexxSession"]()
+
+
+def rexx_session(config: pytest.Config) -> RexxSession:
+    """The run's session, made when the first test needs it."""
+    if _SESSION not in config.stash:
+        from .session import RexxSession
+
+        config.stash[_SESSION] = RexxSession(config)
+    return config.stash[_SESSION]
+
+
+def started_session(config: pytest.Config) -> RexxSession | None:
+    """The run's session if anything has needed it yet."""
+    return config.stash.get(_SESSION, None)
 
 
 def system_fixture(system: str, name: str) -> Any:
     """A fixture ``name`` that gives a machine of ``system``, whatever ``--rexx-target`` says."""
 
     def fixture(request: pytest.FixtureRequest) -> Machine:
-        from .plugin import rexx_session
-
         return rexx_session(request.config).machine(request, system)
 
     fixture.__doc__ = f"A machine of the system {system}, whatever --rexx-target says."
@@ -36,8 +51,6 @@ docker_container = system_fixture("docker", "docker_container")
 @pytest.fixture(scope="session")
 def rexx_lab(request: pytest.FixtureRequest) -> Lab:
     """The run's lab, for provisioning without the help of the other fixtures."""
-    from .plugin import rexx_session
-
     return rexx_session(request.config).lab
 
 
@@ -51,37 +64,31 @@ def rexx_target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture
 def rexx_build(request: pytest.FixtureRequest) -> Build:
     """The REXX build that this run tests."""
-    from .plugin import rexx_session
-
-    with _shown_plainly(request):
+    with _shown_plainly():
         return rexx_session(request.config).lab.build
 
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest, rexx_target: Target) -> Machine:
     """A machine of the chosen target: a fresh one, or a shared one as the marker ``machine`` says."""
-    from .plugin import rexx_session
-
     return rexx_session(request.config).machine(request, rexx_target)
 
 
 @pytest.fixture
 def rexx(machine: Machine, request: pytest.FixtureRequest) -> RexxRuntime:
     """Runs REXX in a machine of the chosen target: ``rexx("SAY 'hello'").lines == ["hello"]``."""
-    with _shown_plainly(request):
+    with _shown_plainly():
         return machine.rexx
 
 
 @pytest.fixture
 def provision(request: pytest.FixtureRequest, rexx_target: Target) -> Iterator[Provisioner]:
     """Makes as many machines as the test wants: ``web = provision("web", memory="256m")``."""
-    from .plugin import rexx_session
-
     with rexx_session(request.config).provisioner(request, rexx_target) as provisioner:
         yield provisioner
 
 
-def _shown_plainly(request: pytest.FixtureRequest) -> AbstractContextManager[None]:
+def _shown_plainly() -> AbstractContextManager[None]:
     from .session import shown_plainly
 
     return shown_plainly()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from . import fixtures, hookspecs
-
-if TYPE_CHECKING:
-    from .session import RexxSession
+from .fixtures import rexx_session, started_session
 
 OPTIONS = {
     "target": (
@@ -35,8 +33,6 @@ OPTIONS = {
     "timeout": ("SECONDS", "longest time for one command or script (default: 60)"),
     "keep": ("never|failed|all", "machines that are left running for you to look into (default: never)"),
 }
-
-_SESSION = pytest.StashKey["RexxSession"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,19 +59,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "rexxinfra-fixtures")
 
 
-def rexx_session(config: pytest.Config) -> RexxSession:
-    """The run's session, made when the first test needs it."""
-    if _SESSION not in config.stash:
-        from .session import RexxSession
-
-        config.stash[_SESSION] = RexxSession(config)
-    return config.stash[_SESSION]
-
-
-def _started(config: pytest.Config) -> RexxSession | None:
-    return config.stash.get(_SESSION, None)
-
-
 def _asked_for(config: pytest.Config) -> bool:
     """Whether this run says anything about machines on its command line or in its environment."""
     given = any(config.getoption(f"rexx_{name}") is not None for name in OPTIONS)
@@ -88,7 +71,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    started = _started(config)
+    started = started_session(config)
     return started.header() if started else []
 
 
@@ -102,7 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    started = _started(item.config)
+    started = started_session(item.config)
     if started and call.excinfo is not None:
         started.shorten(call.excinfo)
     report = yield
@@ -113,7 +96,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    started = _started(session.config)
+    started = started_session(session.config)
     if started:
         started.finish(session)
 
@@ -126,7 +109,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    started = _started(config)
+    started = started_session(config)
     if started:
         _write_section(terminalreporter, started.summary())
 
