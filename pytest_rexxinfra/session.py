@@ -150,12 +150,12 @@ class RexxSession:
 
     @contextmanager
     def _skipping(self, target: Target | str) -> Iterator[None]:
-        """Turn a missing system into a skip with its reason, unless it is required."""
+        """Turn a missing capability, or a missing system unless it is required, into a skip with its reason."""
         try:
             yield
         except (SystemUnavailable, Unsupported) as error:
             system = target.system if isinstance(target, Target) else target
-            if {system, "all"} & set(self.settings.require):
+            if isinstance(error, SystemUnavailable) and {system, "all"} & set(self.settings.require):
                 raise
             reason = str(error).replace("\n  hint: ", "; ")
             raise pytest.skip.Exception(reason, _use_item_location=True) from None
