@@ -115,7 +115,7 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command()
-@click.option("-t", "--target", default=None, help="System, SYSTEM:IMAGE or SYSTEM://ADDRESS.  [default: local]")
+@click.option("-t", "--target", default=None, help="System or SYSTEM:IMAGE.  [default: local]")
 @click.option("-b", "--build", default=None, help="REXX build, as for pytest's --rexx-build.  [default: auto]")
 @click.option("-i", "--image", default=None, help="Image of the machine.")
 @click.option("--timeout", default=None, help="Seconds the script may take.  [default: 60]")

@@ -24,7 +24,6 @@ from .deadline import Deadline
 from .errors import (
     ChannelClosed,
     CommandFailed,
-    CommandTimeout,
     MachineDied,
     RexxInfraError,
     Unsupported,
@@ -214,12 +213,14 @@ class Machine:
         stream = self.driver.open(self.resource, ["/bin/sh", "-c", script], deadline, user)
         try:
             rc, out, err = drain(stream, stdin, deadline, shown, on_output)
-        except CommandTimeout as late:
-            with self._channel(user) as channel:
-                pid = channel.run(f"cat {place}", deadline=Deadline(5)).stdout.decode().strip()
-            if pid:
-                kill_descendants(self._spawn, pid, Deadline(5), itself=True)
-            late.where = self.where
+        except BaseException as failure:
+            with suppress(RexxInfraError):
+                with self._channel(user) as channel:
+                    pid = channel.run(f"cat {place}", deadline=Deadline(5)).stdout.decode().strip()
+                if pid:
+                    kill_descendants(self._spawn, pid, Deadline(5), itself=True)
+            if isinstance(failure, RexxInfraError):
+                failure.where = self.where
             raise
         finally:
             stream.close()

@@ -10,14 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..deadline import Deadline
-from ..errors import ChannelClosed, CommandFailed, CommandTimeout, RexxInfraError
-from .stream import STDERR, STDOUT, OnOutput, Stream, drain
+from ..errors import ChannelClosed, CommandTimeout, RexxInfraError
+from .stream import STDERR, STDOUT, OnOutput, Stream, check_size, drain
 
 INLINE_STDIN = 1 << 20
 """Largest standard input in bytes that travels inside the shell's own input, as base64."""
-
-OUTPUT_LIMIT = 256 << 20
-"""Most bytes that one command may print on one stream."""
 
 _GRACE = 2.0
 
@@ -204,13 +201,7 @@ class ShellChannel:
                         where=self._where,
                     )
                 outputs[which].feed(data)
-                if outputs[which].size > OUTPUT_LIMIT:
-                    raise CommandFailed(
-                        f"the command printed more than {OUTPUT_LIMIT >> 20} MiB",
-                        command=shown,
-                        where=self._where,
-                        hint="send its output to a file in the machine and get() that",
-                    )
+                check_size(outputs[which].size, shown)
 
     def _end_command(self, outputs: Mapping[int, _Collector]) -> None:
         """Kill what the current command started, and see the shell come back; else give the shell up."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from ..deadline import Deadline
-from ..errors import CommandTimeout
+from ..errors import CommandFailed, CommandTimeout
 
 STDOUT = 1
 STDERR = 2
@@ -15,7 +15,20 @@ STDERR = 2
 Chunk = tuple[int, bytes]
 OnOutput = Callable[[int, bytes], None]
 
+OUTPUT_LIMIT = 256 << 20
+"""Most bytes that one command may print on one stream."""
+
 _WRITE_SIZE = 1 << 16
+
+
+def check_size(size: int, what: str) -> None:
+    """Raise `CommandFailed` when a command has printed more than is kept."""
+    if size > OUTPUT_LIMIT:
+        raise CommandFailed(
+            f"the command printed more than {OUTPUT_LIMIT >> 20} MiB",
+            command=what,
+            hint="send its output to a file in the machine and get() that",
+        )
 
 
 class Stream(Protocol):
@@ -75,6 +88,7 @@ def drain(
                 open_streams.discard(which)
                 continue
             collected[which] += data
+            check_size(len(collected[which]), what)
             if on_output:
                 on_output(which, data)
         if deadline.passed and open_streams:

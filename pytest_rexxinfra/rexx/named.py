@@ -83,7 +83,10 @@ def add(
     with _changing(deadline) as builds:
         if default:
             builds.update({other: replace(entry, default=False) for other, entry in builds.items()})
+        before = builds.get(name)
         builds[name] = named
+        if before is not None:
+            _remove_copy(before, builds)
     return build
 
 
@@ -104,11 +107,15 @@ def remove(name: str, *, deadline: Deadline | None = None) -> None:
             close = difflib.get_close_matches(name, builds, 3)
             known = f"did you mean {' or '.join(close)}?" if close else _known(builds)
             raise UsageError(f"there is no build named {name}", hint=known)
-        gone = builds.pop(name)
-        copy = Path(gone.path).parts[0]
-        shared = any(Path(other.path).parts[0] == copy for other in builds.values())
-        if gone.kind != "regina" and not Path(gone.path).is_absolute() and not shared:
-            shutil.rmtree(store.builds_dir() / copy, ignore_errors=True)
+        _remove_copy(builds.pop(name), builds)
+
+
+def _remove_copy(gone: NamedBuild, builds: Mapping[str, NamedBuild]) -> None:
+    """Remove what the cache holds for an entry, unless that is nothing or another entry means it too."""
+    copy = Path(gone.path).parts[0]
+    shared = any(Path(other.path).parts[0] == copy for other in builds.values())
+    if gone.kind != "regina" and not Path(gone.path).is_absolute() and not shared:
+        shutil.rmtree(store.builds_dir() / copy, ignore_errors=True)
 
 
 def find(name: str) -> NamedBuild | None:

@@ -28,7 +28,7 @@ class Engine:
 
     @cached_property
     def api(self) -> APIClient:
-        """The engine that ``DOCKER_HOST`` or the current docker context names."""
+        """Client of the engine that the environment names."""
         try:
             return APIClient(version="auto", timeout=60, **self._endpoint)
         except (DockerException, requests.exceptions.RequestException) as error:
@@ -36,10 +36,12 @@ class Engine:
 
     @cached_property
     def _endpoint(self) -> dict[str, Any]:
-        """Where the engine is: ``DOCKER_HOST`` and its companions, else the current docker context."""
-        if os.environ.get("DOCKER_HOST"):
-            return dict(kwargs_from_env())
+        """Where the engine is: ``DOCKER_CONTEXT``, else ``DOCKER_HOST`` and its companions, else the current
+        context; the docker command has the same order.
+        """
         name = os.environ.get("DOCKER_CONTEXT")
+        if os.environ.get("DOCKER_HOST") and not name:
+            return dict(kwargs_from_env())
         context = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
         if context is None and name:
             raise UsageError(f"$DOCKER_CONTEXT: there is no context {name!r}", hint="docker context ls")

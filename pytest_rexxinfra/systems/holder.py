@@ -46,7 +46,7 @@ class Holder:
                         "the sandbox could not be set up",
                         command=command,
                         output=said,
-                        hint="REXX_LOCAL_ISOLATION=directory does without namespaces",
+                        hint="rexxinfra doctor says which isolation works here",
                     ) from failure
                 raise
 

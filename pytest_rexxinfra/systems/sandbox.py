@@ -162,10 +162,13 @@ class Sandbox:
         if self._rootless:
             self._mount("/sys", "root/sys", "none", "rbind")
             self._mount("/sys", "root/sys", "none", "remount,bind,ro,nosuid,nodev,noexec")
+            self._mount("tmpfs", "root/sys/fs/cgroup", "tmpfs", "ro")
         else:
             self._mount("sysfs", "root/sys", "sysfs", "ro")
+        before = len(self._mounts)
         for name in _KERNEL_SETTINGS:
             self._read_only(f"{self._point}/root/proc/{name}", f"root/proc/{name}")
+        self._proc_mounts = self._mounts[before:]
 
     def _read_only(self, source: str, target: str) -> None:
         self._mount(source, target, "none", "bind")
@@ -190,9 +193,13 @@ class Sandbox:
             *self._copy_links(),
             shlex.join(["cp", "-P", *(f"/dev/{name}" for name in _DEVICE_LINKS), "dev/"]),
             "ln -s pts/ptmx dev/ptmx",
-            f"printf %s {shlex.quote(self._fstab())} >fstab",
+            f"printf %s {_fstab(self._mounts)} >fstab",
             "mount -a -T fstab || echo 'some of the file system is left out' >&2",
-            f"[ -e root/proc/self ] || mount --rbind /proc {shlex.quote(self._point)}/root/proc",
+            "if ! [ -e root/proc/self ]; then",
+            # A container's own /proc is partly covered, and the kernel then allows no new one.
+            f"mount --rbind /proc {shlex.quote(self._point)}/root/proc",
+            f"printf %s {_fstab(self._proc_mounts)} >fstab; mount -a -T fstab || :",
+            "fi",
             *(f"cat {shlex.quote(path)} >{shlex.quote(f'root{path}')} || :" for path in self._copied_files),
             "" if network else "ip link set lo up 2>/dev/null || :",
             f"cd root; exec chroot . /bin/sh -c {shlex.quote(_HOLD)}",
@@ -206,8 +213,9 @@ class Sandbox:
             folders.setdefault(str(Path(name).parent), []).append(f"/{name}")
         return [shlex.join(["cp", "-P", *links, f"root/{folder}/"]) for folder, links in folders.items()]
 
-    def _fstab(self) -> str:
-        return "".join(f"{line}\n" for line in self._mounts)
+
+def _fstab(mounts: Iterable[str]) -> str:
+    return shlex.quote("".join(f"{line}\n" for line in mounts))
 
 
 _HOLD = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_rexxinfra import Machine
-from pytest_rexxinfra.channels import shell
+from pytest_rexxinfra.channels import stream
 from pytest_rexxinfra.errors import CommandFailed, UsageError
 
 
@@ -94,7 +94,7 @@ def test_write_and_read(shared: Machine, place: str) -> None:
 def test_file_larger_than_any_output_may_be(
     shared: Machine, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell, "OUTPUT_LIMIT", 1 << 20)
+    monkeypatch.setattr(stream, "OUTPUT_LIMIT", 1 << 20)
     shared.run(f"mkdir -p {place} && head -c 3000000 /dev/zero | tr '\\0' '<' >{place}/large", check=True)
     shared.get(f"{place}/large", tmp_path / "large")
     assert (tmp_path / "large").read_bytes() == b"<" * 3_000_000

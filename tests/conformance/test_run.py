@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pytest_rexxinfra import Machine
-from pytest_rexxinfra.channels import shell
+from pytest_rexxinfra.channels import stream
 from pytest_rexxinfra.errors import CommandFailed, UsageError
 
 MIB = 1 << 20
@@ -120,9 +120,17 @@ def test_output_arrives_while_the_command_runs(shared: Machine) -> None:
 
 
 def test_more_output_than_allowed(fresh: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell, "OUTPUT_LIMIT", MIB)
+    monkeypatch.setattr(stream, "OUTPUT_LIMIT", MIB)
     with pytest.raises(CommandFailed, match="more than 1 MiB"):
         fresh.run("yes rexx-output-limit", timeout=20)
+    assert fresh.run("echo next").lines == ["next"]
+    assert "rexx-output-limit" not in fresh.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+
+
+def test_more_output_than_allowed_with_large_input(fresh: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "OUTPUT_LIMIT", MIB)
+    with pytest.raises(CommandFailed, match="more than 1 MiB"):
+        fresh.run("cat; yes rexx-output-limit", stdin=b"x" * 3 * MIB, timeout=20)
     assert fresh.run("echo next").lines == ["next"]
     assert "rexx-output-limit" not in fresh.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
 

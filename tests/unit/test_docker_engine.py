@@ -34,10 +34,12 @@ def test_the_current_docker_context_is_honoured(tmp_path: Path, monkeypatch: pyt
     found = make_driver("docker", Events()).probe()
     assert not found.usable
     assert "127.0.0.1:9" in found.reason
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:7")
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
     assert make_driver("docker", Events()).probe().usable
     monkeypatch.setenv("DOCKER_CONTEXT", "misspelt")
     assert "no context 'misspelt'" in make_driver("docker", Events()).probe().reason
+    monkeypatch.delenv("DOCKER_CONTEXT")
     monkeypatch.setenv("DOCKER_HOST", "unix:///var/run/docker.sock")
     assert make_driver("docker", Events()).probe().usable
 

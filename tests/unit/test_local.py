@@ -49,6 +49,7 @@ def test_settings_of_the_kernel_are_out_of_reach(machine: Machine) -> None:
     assert not machine.run("echo 7 >/proc/sys/vm/swappiness").ok
     assert not machine.run("echo h >/proc/sysrq-trigger").ok
     assert not machine.run("echo x >/sys/kernel/mm/ksm/run").ok
+    assert not machine.run("for file in /sys/fs/cgroup/*/cgroup.procs; do [ -w $file ] && exit 0; done; exit 1").ok
     assert Path("/proc/sys/vm/swappiness").read_text() == before
 
 
