@@ -23,7 +23,7 @@ class DockerStream:
     """An attached container or exec: frames of stdout and stderr come in, raw stdin goes out.
 
     ``status`` asks the engine for the exit status (``None`` while running). A ``lasting`` stream is one
-    whose end would end the machine: ``close`` leaves it open, only ``hang_up`` closes it.
+    whose end would end the machine: ``close`` does nothing before ``hang_up``.
     """
 
     def __init__(self, connection: Any, status: Callable[[], int | None], lasting: bool = False) -> None:
@@ -104,14 +104,18 @@ class DockerStream:
         return deadline.wait_for(exited, "the process in the container to report its exit status")[0]
 
     def close(self) -> None:
-        if not self._lasting:
-            self.hang_up()
-
-    def hang_up(self) -> None:
-        """Close the connection, whatever that means for the process; a thread that waits for it wakes up."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        if self._lasting:
+            return
         with suppress(OSError):
             self._connection.close()
         with suppress(OSError):
             self._socket.close()
+
+    def hang_up(self) -> None:
+        """End the conversation, whatever that means for the process; a thread that waits for it wakes up.
+
+        The descriptor stays until ``close``, for that thread may be about to wait for its number.
+        """
+        self._lasting = False
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
