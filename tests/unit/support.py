@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,14 @@ def run_as_nobody(folder: Path, script: str) -> str:
     """Run Python code as an ordinary user without a home, in ``folder``; returns what it printed."""
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    libraries = Path(pytest.__file__).parents[1]
+    # A checkout and its environment may be where only their owner can look.
+    libraries = folder / "libraries"
+    shutil.copytree(REPOSITORY / "pytest_rexxinfra", libraries / "pytest_rexxinfra")
+    for metadata in Path(pytest.__file__).parents[1].glob("pytest_rexxinfra-*.dist-info"):
+        shutil.copytree(metadata, libraries / metadata.name)
     env = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{libraries}",
+        "PYTHONPATH": str(libraries),
         "PYTHONDONTWRITEBYTECODE": "1",
         "REXX_CACHE": str(folder / "cache"),
     }
