@@ -39,8 +39,7 @@ Figures are medians.
 - The added time of a pytest start is the difference of the medians; its quartiles are those of the
   differences within a round, and when they are far apart the computer was too busy to tell a few
   milliseconds. Processor time suffers less from that; on an idle computer both are the same. No other
-  installed plugin is loaded, except in the row that names them: pytest loads the plugins of our
-  dependencies too, used or not.
+  installed plugin is loaded; what we depend on brings none (`pytest-testinfra` is an extra, and a plugin).
 - A deployment is timed in a machine that is new, after another one had the same build. `docker cp` and
   copying are given the files of the build alone, without a `node` to run it.
 - Python's bytecode is cached in all runs.

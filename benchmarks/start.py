@@ -30,9 +30,12 @@ def rows(bench: Bench) -> Iterator[Row]:
     without = without_plugins()
     plugin = without_plugins("rexxinfra")
     brought = dependencies_plugins("pytest-rexxinfra")
-    everything = without_plugins("rexxinfra", *brought)
-
-    processor: dict[str, list[float]] = {"without": [], "plugin": [], "everything": []}
+    ways = {"without": without, "plugin": plugin}
+    labels = {"plugin": "pytest start, plugin unused: added time"}
+    if brought:
+        ways["everything"] = without_plugins("rexxinfra", *brought)
+        labels["everything"] = f"the same with plugins of its dependencies ({_shown(brought)})"
+    processor: dict[str, list[float]] = {name: [] for name in ways}
 
     def start(name: str, options: list[str]) -> Case:
         def once() -> None:
@@ -42,20 +45,9 @@ def rows(bench: Bench) -> Iterator[Row]:
 
         return once
 
-    clock = in_turns(
-        bench.rounds * _MANY,
-        {
-            "without": start("without", without),
-            "plugin": start("plugin", plugin),
-            "everything": start("everything", everything),
-        },
-        NAME,
-    )
+    clock = in_turns(bench.rounds * _MANY, {name: start(name, options) for name, options in ways.items()}, NAME)
     busy = {name: Samples(tuple(seconds[1:])) for name, seconds in processor.items()}
-    for name, what in (
-        ("plugin", "pytest start, plugin unused: added time"),
-        ("everything", f"the same with plugins of its dependencies ({_shown(brought)})"),
-    ):
+    for name, what in labels.items():
         yield _added(what, clock[name], clock["without"], _GOAL)
         yield _added("- the same start, processor time", busy[name], busy["without"], None)
     count = int(python(["-c", _COUNT, *plugin, *common], folder).rpartition("modules ")[2])
@@ -84,4 +76,4 @@ def _processor_seconds() -> float:
 
 
 def _shown(plugins: list[str]) -> str:
-    return ", ".join(name.rpartition(".")[2] for name in plugins) or "none"
+    return ", ".join(name.rpartition(".")[2] for name in plugins)
