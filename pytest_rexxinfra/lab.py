@@ -27,7 +27,7 @@ from .errors import (
 from .events import Events
 from .locks import locked
 from .machine import Machine
-from .model import Capability, Kind, Resource, Spec
+from .model import Capability, Kind, Resource, Spec, check_name
 from .paths import cache_dir
 from .settings import Settings
 from .systems import registry
@@ -131,7 +131,7 @@ class Lab:
             )
         spec = spec or Spec()
         image = spec.image or chosen.image or self.settings.image
-        name = name or f"m{next(self._numbers)}"
+        name = check_name("name of a machine", name or f"m{next(self._numbers)}")
         spec = spec.but(image=image, build=build)
         if spec.network is not None and spec.hostname is None and Capability.HOSTNAME in driver.capabilities:
             spec = spec.but(hostname=name)
@@ -209,7 +209,7 @@ class Lab:
     def _other(self, kind: Kind, target: Target | str | None, name: str) -> Resource:
         chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
         driver = self.driver(chosen.system)
-        lease = Resource.lease_for(driver.name, kind, self.run_id, name)
+        lease = Resource.lease_for(driver.name, kind, self.run_id, check_name(f"name of a {kind}", name))
         make = driver.create_network if kind is Kind.NETWORK else driver.create_volume
         resource = make(lease, Deadline(self.settings.provision_timeout))
         with self._lock:
@@ -229,11 +229,13 @@ class Lab:
         """Take machines down at once, each system's together; those already gone are no error."""
         by_driver: dict[Driver, list[Resource]] = {}
         for machine in machines:
-            if self._machines.pop(machine.resource.lease, None) is not None:
+            if machine.resource.lease in self._machines:
                 by_driver.setdefault(machine.driver, []).append(machine.resource)
         for driver, resources in by_driver.items():
             driver.destroy(resources, Deadline(_TEARDOWN))
-            self.tally.removed[Kind.MACHINE] += len(resources)
+            for resource in resources:
+                if self._machines.pop(resource.lease, None) is not None:
+                    self.tally.removed[Kind.MACHINE] += 1
         for machine in machines:
             machine.disconnect()
 

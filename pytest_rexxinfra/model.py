@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,14 +216,11 @@ def _health(value: Any) -> Health:
     return value if isinstance(value, Health) else Health(str(value))
 
 
-def _name(what: str) -> Any:
-    def check(value: Any) -> str:
-        text = str(value)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
-            raise UsageError(f"{what}: {text!r} is no name", hint="letters, digits, '.', '_' and '-'")
-        return text
-
-    return check
+def check_name(what: str, text: str) -> str:
+    """``text``, if every system can take it as a name; else raises `UsageError`."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
+        raise UsageError(f"{what}: {text!r} is no name", hint="letters, digits, '.', '_' and '-'")
+    return text
 
 
 _CHECKS: dict[str, Any] = {
@@ -235,8 +232,8 @@ _CHECKS: dict[str, Any] = {
     "volumes": _volumes,
     "command": _command,
     "health": _health,
-    "hostname": _name("hostname"),
-    "network": _name("network"),
+    "hostname": partial(check_name, "hostname"),
+    "network": partial(check_name, "network"),
     "image": str,
 }
 

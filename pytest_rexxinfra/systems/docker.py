@@ -160,20 +160,26 @@ class DockerDriver(Driver):
             raise failures[0]
 
     def _remove_container(self, machine: Resource, deadline: Deadline) -> None:
-        with self.engine.translated("removing the container", machine.name):
-            # The engine waits for whoever reads the container's output, and that is us.
-            self._fresh.discard(machine.lease)
-            attached = self._attached.pop(machine.lease, None)
-            if attached is not None:
-                attached.hang_up()
+        # The engine waits for whoever reads the container's output, and that is us.
+        self._fresh.discard(machine.lease)
+        attached = self._attached.pop(machine.lease, None)
+        if attached is not None:
+            attached.hang_up()
+
+        def removed() -> bool:
             try:
                 self.engine.api.remove_container(_ref(machine), force=True, v=True)
             except NotFound:
-                pass
+                return True
             except APIError as error:
-                if error.status_code != 409:
+                # The container may end by itself just now, or somebody else may be removing it.
+                if deadline.passed or error.status_code not in (409, 500):
                     raise
-                deadline.wait_for(lambda: self._inspect(_ref(machine)) is None, f"the engine to remove {machine.name}")
+                return False
+            return True
+
+        with self.engine.translated("removing the container", machine.name):
+            deadline.wait_for(removed, f"the engine to remove {machine.name}")
 
     def _remove_network(self, network: Resource, deadline: Deadline) -> None:
         with self.engine.translated("removing the network", network.name), suppress(NotFound):

@@ -16,8 +16,12 @@ from pytest_rexxinfra.errors import (
     ProvisionError,
     RexxInfraError,
     Unsupported,
+    UsageError,
 )
 from pytest_rexxinfra.model import Phase
+from pytest_rexxinfra.settings import Settings
+
+from .conftest import Way
 
 
 def _listed(lab: Lab, machine: Machine) -> bool:
@@ -108,6 +112,29 @@ def test_shell_that_was_killed_comes_back(fresh: Machine, can: frozenset[Capabil
         fresh.run("kill -9 $$; sleep 30", timeout=20)
     if fresh.status.phase is Phase.RUNNING:
         assert fresh.run("echo again").lines == ["again"]
+
+
+@pytest.mark.parametrize("name", ["two words", "../up", "-x", "a/b"])
+def test_name_that_is_none(lab: Lab, name: str) -> None:
+    with pytest.raises(UsageError, match="is no name"):
+        lab.provision(name=name)
+
+
+@pytest.mark.usefixtures("lab")
+def test_teardown_that_fails_is_tried_again_at_the_end(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lab(Settings(target=way.target)) as own:
+        machine = own.provision()
+        with monkeypatch.context() as patch:
+            patch.setattr(machine.driver, "destroy", refuse)
+            with pytest.raises(ProvisionError, match="not now"):
+                own.destroy(machine)
+        assert _listed(own, machine)
+    assert not _listed(own, machine)
+    assert not own.tally.left
+
+
+def refuse(*_: object) -> None:
+    raise ProvisionError("not now")
 
 
 def test_image_that_does_not_exist(lab: Lab, can: frozenset[Capability]) -> None:
