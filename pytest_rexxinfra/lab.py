@@ -105,6 +105,8 @@ class Lab:
                 if orphans:
                     with self.events.step(system, f"remove {len(orphans)} left by dead runs"), suppress(RexxInfraError):
                         driver.destroy(orphans, Deadline(_TEARDOWN))
+                        for each in orphans:
+                            kept.forget(each)
             return self._drivers[system]
 
     def provision(

@@ -207,9 +207,9 @@ class Machine:
                 return channel.run(
                     script, stdin=stdin, after=after, deadline=deadline, on_output=on_output, shown=shown
                 )
-        told = f"{self.scratch}/.pid-{next(self._numbers)}"
-        place = shlex.quote(told)
-        script = f"mkdir -p {shlex.quote(self.scratch)} && echo $$ >{place}\n{script}"
+        # Beside the scratch directory, which may belong to another user of the machine.
+        place = shlex.quote(f"{self.scratch}.pid-{next(self._numbers)}")
+        script = f"echo $$ >{place}\n{script}"
         stream = self.driver.open(self.resource, ["/bin/sh", "-c", script], deadline, user)
         try:
             rc, out, err = drain(stream, stdin, deadline, shown, on_output)

@@ -175,7 +175,7 @@ class ShellChannel:
             self.broken = True
             raise
         tail = outputs[STDOUT].tail
-        if tail is None:
+        if tail is None or outputs[STDERR].tail is None:
             self._end_command(outputs)
             raise CommandTimeout(
                 f"command not done after {deadline.seconds:g} s; it was killed in the machine",

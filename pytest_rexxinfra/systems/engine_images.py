@@ -59,9 +59,10 @@ class EngineImages:
                 where=self._engine.name,
                 hint="an image is one of ours, a docker reference, a directory with a Dockerfile, or a .tar",
             )
-        elif self._engine.image_id(wanted) is None:
-            self._pull(wanted, deadline)
         found = self._engine.image_id(wanted)
+        if found is None:
+            self._pull(wanted, deadline)
+            found = self._engine.image_id(wanted)
         if found is None:
             raise ImageError(f"image {wanted!r} is gone again", where=self._engine.name)
         return found

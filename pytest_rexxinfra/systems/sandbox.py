@@ -92,7 +92,8 @@ class Sandbox:
         place = f"{self._point}/{target}"
         self._mounts.append(f"{_escape(source)} {_escape(place)} {kind} {_escape(options)} 0 0")
 
-    def _overlay(self, lower: str, name: str) -> None:
+    def _overlay(self, lower: str, name: str) -> str:
+        """Show ``lower`` at ``name``, writable; returns the directory of its upper layer."""
         self._overlays += 1
         layer = name.replace("/", "-") or "rootfs"
         self._folders += [f"upper/{layer}", f"work/{layer}"]
@@ -103,6 +104,7 @@ class Sandbox:
         }
         options = ",".join(f"{key}={_layer(place)}" for key, place in places.items())
         self._mount("overlay", f"root/{name}", "overlay", f"{options},userxattr" if self._rootless else options)
+        return f"upper/{layer}"
 
     def _show(self, folder: Path, mounts: list[Mount]) -> None:
         """Show the entries of a directory, each directory as an overlay of its own.
@@ -123,8 +125,7 @@ class Sandbox:
                 if below:
                     self._show(Path(entry.path), below)
                 elif not any(mount.path == entry.path for mount in mounts):
-                    self._overlay(entry.path, name)
-                    self._own(entry.path, self._folders[-2])
+                    self._own(entry.path, self._overlay(entry.path, name))
             elif entry.is_file() and entry.stat().st_size <= _SMALL_FILE and os.access(entry.path, os.R_OK):
                 self._copied_files.append(entry.path)
 

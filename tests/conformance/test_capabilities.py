@@ -167,6 +167,9 @@ def test_users(lacks: Lacks, make: Callable[..., Machine]) -> None:
     machine = make()
     assert machine.run("id -u").lines == ["0"]
     assert machine.run("id -u", user="nobody").lines == ["65534"]
+    machine.write(f"{machine.scratch}/file", "makes the directory root's")
+    large = machine.run("wc -c; id -u", stdin=b"x" * 3_000_000, user="nobody")
+    assert (large.lines, large.stderr) == (["3000000", "65534"], "")
     assert make(user="nobody").run("id -u").lines == ["65534"]
 
 

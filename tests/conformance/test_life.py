@@ -107,7 +107,7 @@ def test_death_in_the_middle_of_a_command(lab: Lab) -> None:
     lab.destroy(machine)
 
 
-def test_shell_that_was_killed_comes_back(fresh: Machine, can: frozenset[Capability]) -> None:
+def test_shell_that_was_killed_comes_back(fresh: Machine) -> None:
     with pytest.raises((ChannelClosed, MachineDied)):
         fresh.run("kill -9 $$; sleep 30", timeout=20)
     if fresh.status.phase is Phase.RUNNING:
