@@ -57,12 +57,11 @@ def test_exit_value(ready: Machine) -> None:
 
 
 def test_working_directory_and_environment(ready: Machine) -> None:
-    ready.run("mkdir -p /tmp/rexx-work", check=True)
-    result = ready.rexx(
-        "ADDRESS SYSTEM 'pwd >where; echo $COLOUR >>where'", cwd="/tmp/rexx-work", env={"COLOUR": "red"}
-    )
+    folder = f"{ready.scratch}/work"
+    ready.run(["mkdir", "-p", folder], check=True)
+    result = ready.rexx("ADDRESS SYSTEM 'pwd >where; echo $COLOUR >>where'", cwd=folder, env={"COLOUR": "red"})
     assert result.ok, result.report()
-    assert ready.read("/tmp/rexx-work/where") == b"/tmp/rexx-work\nred\n"
+    assert ready.read(f"{folder}/where").decode() == f"{folder}\nred\n"
 
 
 def test_long_loop_ends_in_the_machine(ready: Machine) -> None:

@@ -147,7 +147,7 @@ def test_interrupted_conversation(fresh: Machine) -> None:
         fresh.run("echo started; sleep 4330", on_output=interrupt)
     assert fresh.run("echo next").lines == ["next"]
     assert "4330" not in fresh.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
-    fresh.write("/tmp/state", "the machine lives on")
+    fresh.write(f"{fresh.scratch}/state", "the machine lives on")
     assert fresh.run("exit 3").rc == 3
 
 
