@@ -5,65 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from .cli_machines import COMMANDS
+from .console import age, events, plain_errors, size, table
 from .deadline import Deadline
 from .errors import RexxInfraError, UsageError
-from .events import Events
-from .kept import forget, is_kept
-from .progress import Progress
+from .interrupts import Interrupts
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _BUILDING = 1800.0
-_REMOVING = 120.0
-
-
-def _plain_errors(command: _Command) -> _Command:
-    """Print an error of ours without a stack trace, and end with status 2 for a user's mistake, else 1."""
-
-    @wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except RexxInfraError as error:
-            click.echo(f"{click.style('error', fg='red')}: {error}", err=True)
-            sys.exit(2 if isinstance(error, UsageError) else 1)
-
-    return guarded  # type: ignore[return-value]
-
-
-def _events() -> Events:
-    return Events(Progress(lambda: sys.stderr))
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=None, pad_edge=False, title=None)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    if rows:
-        console.print(table)
-    else:
-        click.echo(title)
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e6:.0f} MB"
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -78,7 +32,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@_plain_errors
+@plain_errors
 def doctor(as_json: bool) -> None:
     """Tell which systems can be used here, and the command that enables each other one."""
     from .lab import make_driver
@@ -87,7 +41,7 @@ def doctor(as_json: bool) -> None:
     found: list[dict[str, Any]] = []
     for name in registry.names():
         try:
-            driver = make_driver(name, _events())
+            driver = make_driver(name, events())
             state = driver.probe()
             found.append(
                 {
@@ -123,7 +77,7 @@ def doctor(as_json: bool) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="Do not say where and with what it ran.")
 @click.argument("script", metavar="SCRIPT")
 @click.argument("arguments", nargs=-1, metavar="[ARGUMENT | KEY=VALUE]...")
-@_plain_errors
+@plain_errors
 def run(
     target: str | None,
     build: str | None,
@@ -146,7 +100,7 @@ def run(
     if isinstance(source, Path) and not source.is_file():
         raise UsageError(f"script {script} does not exist", hint=f"it was looked for at {source.absolute()}")
     given = {"target": target, "build": build, "image": image, "timeout": timeout}
-    with Lab(Settings.load(given), _events()) as lab:
+    with Lab(Settings.load({**given, "pool": 0}), events()) as lab, Interrupts(lab.hand_over).handled():
         machine = lab.provision(build=lab.build)
         data = b"" if script == "-" or sys.stdin.isatty() else sys.stdin.buffer.read()
         result = machine.rexx(source, *arguments, stdin=data, env=dict(map(_pair, env)), on_output=_pass_through)
@@ -170,110 +124,6 @@ def _pass_through(which: int, data: bytes) -> None:
     stream.flush()
 
 
-def _resources() -> list[tuple[Any, Any]]:
-    """Every resource with our labels in every usable system, beside its driver."""
-    from .lab import make_driver
-    from .systems import registry
-
-    found = []
-    for name in registry.names():
-        try:
-            driver = make_driver(name, _events())
-            if driver.probe().usable:
-                found += [(driver, resource) for resource in driver.list()]
-        except RexxInfraError as error:
-            click.echo(f"{name}: {error.message}", err=True)
-    return found
-
-
-@main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@_plain_errors
-def ps(as_json: bool) -> None:
-    """List machines, networks and volumes of all runs, and whether their owners still live."""
-    rows = [
-        {
-            "system": resource.system,
-            "kind": str(resource.kind),
-            "name": resource.name,
-            "image": resource.image,
-            "age": round(time.time() - resource.created),
-            "owner": str(resource.owner),
-            "owner_alive": resource.owner.alive,
-            "kept": is_kept(resource),
-            "expires": resource.expires,
-        }
-        for _, resource in _resources()
-    ]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    alive = {True: "running", False: "dead", None: "on another host"}
-    _table(
-        "no machines",
-        ["SYSTEM", "KIND", "NAME", "IMAGE", "AGE", "OWNER"],
-        [
-            [
-                row["system"],
-                row["kind"],
-                row["name"],
-                row["image"] or "",
-                _age(row["age"]),
-                "kept" if row["kept"] else alive[row["owner_alive"]],
-            ]
-            for row in rows
-        ],
-    )
-
-
-@main.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
-@click.option("--all", "everything", is_flag=True, help="Also what living runs hold.")
-@_plain_errors
-def reap(dry_run: bool, everything: bool) -> None:
-    """Remove what dead runs left on this host."""
-    from .lab import is_orphan
-
-    chosen = [(driver, each) for driver, each in _resources() if everything or is_orphan(each)]
-    _remove(chosen, dry_run)
-    if not chosen:
-        click.echo("nothing is left by dead runs")
-
-
-@main.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@_plain_errors
-def rm(names: Sequence[str]) -> None:
-    """Remove machines, networks or volumes by name, as ps lists them."""
-    resources = _resources()
-    unknown = set(names) - {each.name for _, each in resources}
-    if unknown:
-        raise UsageError(f"nothing is named {', '.join(sorted(unknown))}", hint="rexxinfra ps lists the names")
-    _remove([(driver, each) for driver, each in resources if each.name in names], dry_run=False)
-
-
-def _remove(chosen: Sequence[tuple[Any, Any]], dry_run: bool) -> None:
-    """Remove what can be removed; ends with status 1 when something could not."""
-    failed = False
-    for driver in dict.fromkeys(driver for driver, _ in chosen):
-        mine = [resource for owner, resource in chosen if owner is driver]
-        left: set[str] = set()
-        if not dry_run:
-            try:
-                driver.destroy(mine, Deadline(_REMOVING))
-            except RexxInfraError as error:
-                failed = True
-                click.echo(f"{click.style('error', fg='red')}: {error}", err=True)
-                left = {each.lease for each in driver.list()}
-        for resource in mine:
-            done = "would remove" if dry_run else "could not remove" if resource.lease in left else "removed"
-            if done == "removed":
-                forget(resource)
-            click.echo(f"{done} {resource.system} {resource.kind} {resource.name}")
-    if failed:
-        sys.exit(1)
-
-
 @main.group()
 def image() -> None:
     """Images of our own that every local system can start from."""
@@ -281,45 +131,45 @@ def image() -> None:
 
 @image.command("build")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@_plain_errors
+@plain_errors
 def image_build(names: Sequence[str]) -> None:
     """Build images: names of recipes, or files of your own that end in .toml."""
     from .images import ImageStore
 
-    store = ImageStore(events=_events())
+    store = ImageStore(events=events())
     for name in names:
         recipe = store.find(name)
         if recipe is None:
             raise UsageError(f"there is no recipe {name!r}", hint=f"recipes: {', '.join(sorted(store.recipes()))}")
         built = store.ensure(recipe, Deadline(_BUILDING))
-        click.echo(f"{built.name} {built.digest[:16]} {_size(built.size)} {built.tar}")
+        click.echo(f"{built.name} {built.digest[:16]} {size(built.size)} {built.tar}")
 
 
 @image.command("list")
-@_plain_errors
+@plain_errors
 def image_list() -> None:
     """List the recipes and the images built from them."""
     from .images import ImageStore
 
-    store = ImageStore(events=_events())
+    store = ImageStore(events=events())
     built = list(store.list())
     rows = [
-        [each.name, each.digest[:16], _size(each.size), _age(time.time() - each.created), each.node or ""]
+        [each.name, each.digest[:16], size(each.size), age(time.time() - each.created), each.node or ""]
         for each in built
     ]
     known = {each.name for each in built}
     rows += [[name, "not built", "", "", ""] for name in sorted(store.recipes()) if name not in known]
-    _table("no images", ["IMAGE", "DIGEST", "SIZE", "AGE", "NODE"], rows)
+    table("no images", ["IMAGE", "DIGEST", "SIZE", "AGE", "NODE"], rows)
 
 
 @image.command("rm")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@_plain_errors
+@plain_errors
 def image_rm(names: Sequence[str]) -> None:
     """Remove built images from the cache."""
     from .images import ImageStore
 
-    store = ImageStore(events=_events())
+    store = ImageStore(events=events())
     for name in names:
         removed = store.remove(name)
         if not removed:
@@ -337,31 +187,31 @@ def build() -> None:
 @click.option("--default", is_flag=True, help="Use it when no build is named.")
 @click.argument("name")
 @click.argument("what", metavar="BUILD")
-@_plain_errors
+@plain_errors
 def build_add(name: str, what: str, default: bool) -> None:
     """Keep BUILD under NAME: a binary, a checkout, an archive, github:OWNER/REPO@REF, URL#sha256=HEX."""
     from .rexx import named
 
-    added = named.add(name, what, default=default, events=_events(), deadline=Deadline(_BUILDING))
+    added = named.add(name, what, default=default, events=events(), deadline=Deadline(_BUILDING))
     click.echo(f"{name}: {added.label}")
 
 
 @build.command("list")
-@_plain_errors
+@plain_errors
 def build_list() -> None:
     """List the named builds."""
     from .rexx import named
 
     rows = [
-        [each.name, each.label, each.kind, "default" if each.default else "", _age(time.time() - each.added)]
+        [each.name, each.label, each.kind, "default" if each.default else "", age(time.time() - each.added)]
         for each in named.list_()
     ]
-    _table("no named builds", ["NAME", "BUILD", "KIND", "", "AGE"], rows)
+    table("no named builds", ["NAME", "BUILD", "KIND", "", "AGE"], rows)
 
 
 @build.command("rm")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@_plain_errors
+@plain_errors
 def build_rm(names: Sequence[str]) -> None:
     """Forget named builds and remove what the cache holds of them."""
     from .rexx import named
@@ -369,6 +219,10 @@ def build_rm(names: Sequence[str]) -> None:
     for name in names:
         named.remove(name)
         click.echo(f"removed {name}")
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

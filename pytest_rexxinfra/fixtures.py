@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from .broker import Broker
     from .lab import Lab
     from .machine import Machine
     from .rexx.builds import Build
@@ -17,21 +19,37 @@ if TYPE_CHECKING:
     from .target import Target
 
 
+SYSTEM_FIXTURES: dict[str, str] = {}
+"""The fixtures that give a machine of one system, and which."""
+
 _SESSION = pytest.StashKey["RexxSession"]()
+_BROKER = pytest.StashKey["Broker"]()
+_LOCK = threading.Lock()
 
 
 def rexx_session(config: pytest.Config) -> RexxSession:
-    """The run's session, made when the first test needs it."""
-    if _SESSION not in config.stash:
-        from .session import RexxSession
+    """The run's session, made when the first test, or the first xdist worker, needs it."""
+    with _LOCK:
+        if _SESSION not in config.stash:
+            from .session import RexxSession
 
-        config.stash[_SESSION] = RexxSession(config)
-    return config.stash[_SESSION]
+            config.stash[_SESSION] = RexxSession(config, config.stash.get(_BROKER, None))
+        return config.stash[_SESSION]
 
 
 def started_session(config: pytest.Config) -> RexxSession | None:
     """The run's session if anything has needed it yet."""
     return config.stash.get(_SESSION, None)
+
+
+def xdist_broker(config: pytest.Config) -> Broker:
+    """What serves the workers of this run, in their controller."""
+    if _BROKER not in config.stash:
+        from .broker import Broker
+
+        config.stash[_BROKER] = broker = Broker(lambda: rexx_session(config))
+        broker.interrupts.install()
+    return config.stash[_BROKER]
 
 
 def system_fixture(system: str, name: str) -> Any:
@@ -40,6 +58,7 @@ def system_fixture(system: str, name: str) -> Any:
     def fixture(request: pytest.FixtureRequest) -> Machine:
         return rexx_session(request.config).machine(request, system)
 
+    SYSTEM_FIXTURES[name] = system
     fixture.__doc__ = f"A machine of the system {system}, whatever --rexx-target says."
     return pytest.fixture(name=name)(fixture)
 

@@ -6,14 +6,17 @@ import hashlib
 import itertools
 import os
 import secrets
+import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from . import kept
+from .custody import Custodian, RunCustodian
 from .deadline import Deadline
 from .errors import (
     ChannelClosed,
@@ -25,13 +28,17 @@ from .errors import (
     UsageError,
 )
 from .events import Events
+from .interrupts import postponed
+from .ledger import Entry, Ledger, State
 from .locks import locked
 from .machine import Machine
-from .model import Capability, Kind, Resource, Spec, check_name
+from .model import LIFETIME, Capability, Kind, Phase, Resource, Spec, check_name
 from .paths import cache_dir
+from .pool import Order, Pool
 from .settings import Settings
 from .systems import registry
 from .target import Target, parse_targets
+from .teardown import Teardown
 
 if TYPE_CHECKING:
     from .rexx.builds import Build
@@ -39,7 +46,11 @@ if TYPE_CHECKING:
     from .systems.base import Driver
 
 _TEARDOWN = 60.0
+_QUEUE = 1200.0
+"""Seconds to wait while there are as many machines as there may be."""
 _BAKE_FORMAT = "1"
+_VERIFIED_AT_ONCE = 50
+"""So many removals are confirmed with one look at the system, the rest at the end of the run."""
 
 
 @dataclass
@@ -50,19 +61,42 @@ class Tally:
     removed: Counter[Kind] = field(default_factory=Counter)
     left: list[Resource] = field(default_factory=list)
     kept: list[Resource] = field(default_factory=list)
+    pooled: int = 0
+    """Machines that were there before their test asked."""
+    unused: int = 0
+    """Machines that were made ahead and that no test asked for."""
+    reused: int = 0
+    """Kept machines of earlier runs that were reset and used again."""
 
 
 class Lab:
-    """One run's way to provision. Use it as a context manager, or call `close`."""
+    """One run's way to provision. Use it as a context manager, or call `close`.
 
-    def __init__(self, settings: Settings | None = None, events: Events | None = None) -> None:
+    ``custodian`` is told of every lease; left out, the lab answers for its own, with a reaper of its own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        events: Events | None = None,
+        custodian: Custodian | None = None,
+    ) -> None:
         self.settings = settings or Settings.load()
         self.events = events or Events()
-        self.run_id = os.environ.get("REXX_RUN_ID") or secrets.token_hex(4)
+        run = os.environ.get("REXX_RUN_ID") or secrets.token_hex(4)
+        self.custodian: Custodian = custodian or RunCustodian(run, self.settings.max)
+        self.run_id = self.custodian.run
         self.tally = Tally()
+        self.warn: Callable[[str], None] = lambda text: print(f"rexxinfra: {text}", file=sys.stderr)
+        self.ledger = Ledger(warn=lambda text: self.warn(text))
+        self.before_removal: Callable[[Machine], None] = lambda machine: None
+        """Called with a machine whose making failed, before it is removed."""
+        self.pool = Pool(self.settings.pool, self._make_ahead)
+        self._teardown = Teardown(self._take_down)
         self._drivers: dict[str, Driver] = {}
         self._machines: dict[str, Machine] = {}
-        self._others: dict[str, tuple[Driver, Resource]] = {}
+        self._open: dict[str, tuple[Driver, Resource]] = {}
+        self._unverified: dict[str, tuple[Driver, Resource]] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
 
@@ -100,14 +134,23 @@ class Lab:
                 if not availability.usable:
                     raise SystemUnavailable(availability.reason, where=system, hint=availability.hint)
                 self._drivers[system] = driver
-                orphans = [each for each in driver.list() if is_orphan(each)]
                 # What cannot be removed now, a later run or `rexxinfra reap` tries again; no test depends on it.
-                if orphans:
-                    with self.events.step(system, f"remove {len(orphans)} left by dead runs"), suppress(RexxInfraError):
-                        driver.destroy(orphans, Deadline(_TEARDOWN))
-                        for each in orphans:
-                            kept.forget(each)
+                with suppress(RexxInfraError):
+                    self._sweep(driver)
             return self._drivers[system]
+
+    def _sweep(self, driver: Driver) -> None:
+        """Remove what dead runs left in a system, and close the leases of what is not there any more."""
+        listed = driver.list()
+        entries = open_entries(self.ledger, driver.name)
+        orphans = [each for each in listed if is_orphan(each, entries)]
+        if orphans:
+            with self.events.step(driver.name, f"remove {len(orphans)} left by dead runs"):
+                driver.destroy(orphans, Deadline(_TEARDOWN))
+        gone = entries.keys() - {each.lease for each in listed}
+        over = [lease for lease in gone if entries[lease].resource.owner.alive is False]
+        if over or orphans:
+            self.ledger.closed([*over, *(each.lease for each in orphans)])
 
     def provision(
         self,
@@ -120,11 +163,25 @@ class Lab:
         """Make a machine and wait until commands run in it.
 
         ``target`` is the first of the settings when left out. With ``build``, that build is in the
-        machine from the start where the system can bake it in. On an error nothing is left behind.
+        machine from the start where the system can bake it in. With the setting ``reuse``, a kept machine
+        made from the same spec is reset and taken instead. On an error nothing is left behind.
 
         Raises `SystemUnavailable`, `Unsupported` for a wish the system cannot fulfil, `ImageError`,
         `BuildError`, `ProvisionError`.
         """
+        driver, spec, name = self._resolved(target, spec, name, build)
+        if self.settings.reuse:
+            reused = self._reused(driver, spec, name)
+            if reused is not None:
+                return reused
+        machine = self._create(driver, spec, name)
+        assert machine is not None
+        return machine
+
+    def _resolved(
+        self, target: Target | str | None, spec: Spec | None, name: str | None, build: Build | None
+    ) -> tuple[Driver, Spec, str]:
+        """The driver, and what exactly it is asked for."""
         chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
         driver = self.driver(chosen.system)
         if chosen.address and not driver.takes_address:
@@ -140,28 +197,29 @@ class Lab:
         _require(driver, spec)
         if build is not None and Capability.BAKE in driver.capabilities:
             spec = spec.but(baked=self._baked(driver, chosen, spec, build))
-        return self._create(driver, spec, name)
+        return driver, spec, name
 
-    def _create(self, driver: Driver, spec: Spec, name: str) -> Machine:
-        driver.prepare(spec, Deadline(self.settings.build_timeout))
-        lease = Resource.lease_for(driver.name, Kind.MACHINE, self.run_id, name)
+    def _create(self, driver: Driver, spec: Spec, name: str, wait: bool = True) -> Machine | None:
+        """Make a machine; without ``wait``, ``None`` when there may be no more of them now."""
+        image = driver.prepare(spec, Deadline(self.settings.build_timeout))
+        lease = self._lease(driver, Kind.MACHINE, name)
+        if wait and self.custodian.full(driver.name):
+            spare = self.pool.spare(driver.name)
+            if spare is not None:
+                self.tally.unused += 1
+                self.destroy(spare)
+            with self.events.step(f"{driver.name}:{name}", "wait until there may be one more"):
+                self.custodian.open(lease, Deadline(_QUEUE))
+        elif not self.custodian.open(lease, Deadline(_QUEUE), wait=wait):
+            return None
+        deadline = Deadline(self.settings.provision_timeout)
         with self.events.step(f"{driver.name}:{name}", "create"):
-            resource = driver.create(lease, spec, Deadline(self.settings.provision_timeout))
-            machine = Machine(
-                driver,
-                resource,
-                spec,
-                name,
-                events=self.events,
-                timeout=self.settings.timeout,
-                runtime=self._runtime,
-            )
-            with self._lock:
-                self._machines[lease.lease] = machine
-                self.tally.created[Kind.MACHINE] += 1
+            resource = self._make(driver, lease, spec.digest(image), lambda: driver.create(lease, spec, deadline))
+            machine = self._machine(driver, resource, spec, name)
             try:
                 machine.connect()
             except BaseException as failure:
+                self.before_removal(machine)
                 said = machine.last_words()
                 self.destroy(machine)
                 if isinstance(failure, (ChannelClosed, MachineDied)):
@@ -173,6 +231,101 @@ class Lab:
                     ) from failure
                 raise
         return machine
+
+    def _lease(self, driver: Driver, kind: Kind, name: str) -> Resource:
+        return Resource.lease_for(driver.name, kind, self.run_id, name, owner=self.custodian.owner)
+
+    def _make(self, driver: Driver, lease: Resource, spec: str | None, create: Callable[[], Resource]) -> Resource:
+        """Write the lease down, create, and write down what was created, whatever signal comes meanwhile."""
+        with postponed():
+            self._open[lease.lease] = driver, lease
+            self.ledger.intend(lease, spec)
+            try:
+                resource = create()
+            except BaseException:
+                # The driver has removed what it made, or tried to; the look at the end finds what it could not.
+                with suppress(RexxInfraError):
+                    self._take_down(driver, [lease])
+                raise
+            self._open[lease.lease] = driver, resource
+            self.ledger.made(resource)
+            self.custodian.made(resource)
+            self.tally.created[lease.kind] += 1
+            return resource
+
+    def _machine(self, driver: Driver, resource: Resource, spec: Spec, name: str) -> Machine:
+        machine = Machine(
+            driver,
+            resource,
+            spec,
+            name,
+            events=self.events,
+            timeout=self.settings.timeout,
+            runtime=self._runtime,
+        )
+        self._machines[resource.lease] = machine
+        return machine
+
+    def attach(self, target: Target, resource: Resource, spec: Spec, name: str, build: Build | None) -> Machine:
+        """A machine that another process of this run made and answers for."""
+        driver = self.driver(target.system)
+        driver.adopt(resource, spec)
+        machine = self._machine(driver, resource, spec.but(build=build), name)
+        del self._machines[resource.lease]
+        return machine
+
+    def _reused(self, driver: Driver, spec: Spec, name: str) -> Machine | None:
+        """A kept machine made from the same spec, reset; ``None`` when there is none, or none that can be had."""
+        if Capability.RESET not in driver.capabilities or spec.volumes or spec.network not in (None, "none"):
+            return None
+        deadline = Deadline(self.settings.provision_timeout)
+        digest = spec.digest(driver.prepare(spec, Deadline(self.settings.build_timeout)))
+        for entry in self.ledger.entries(spec=digest, states=[State.KEPT]):
+            if entry.resource.system != driver.name or driver.status(entry.resource).phase is Phase.GONE:
+                continue
+            resource = entry.resource
+            owner = self.custodian.owner
+            adopted = self.ledger.adopt(resource.lease, run=self.run_id, owner=owner, expires=time.time() + LIFETIME)
+            if adopted is None:
+                continue
+            resource = adopted.resource
+            self.custodian.open(resource, deadline)
+            self._open[resource.lease] = driver, resource
+            with self.events.step(f"{driver.name}:{name}", f"reset {resource.name}"), suppress(RexxInfraError):
+                resource = driver.reset(resource, spec, deadline)
+                machine = self._machine(driver, resource, spec, name)
+                machine.connect()
+                self._open[resource.lease] = driver, resource
+                self.custodian.made(resource)
+                self.tally.created[Kind.MACHINE] += 1
+                self.tally.reused += 1
+                return machine
+            self.dispose_of([(driver, resource)])
+        return None
+
+    def take(self, order: Order) -> Machine:
+        """The machine for an order: out of the warm pool when it has one, else made now."""
+        machine = self.pool.take(order)
+        if machine is not None:
+            self.tally.pooled += 1
+            return machine
+        machine = self.provision(order.target, order.spec, build=self.build if order.rexx else None)
+        self.pool.learn(order)
+        return machine
+
+    def _make_ahead(self, order: Order) -> Machine | None:
+        build = self.build if order.rexx else None
+        driver, spec, name = self._resolved(order.target, order.spec, None, build)
+        machine = self._create(driver, spec, name, wait=False)
+        if machine is not None and order.rexx:
+            machine.rexx.deploy()
+        return machine
+
+    def expect(self, orders: Sequence[Order]) -> None:
+        """Tell the pool what the next tests will ask for."""
+        stale = self.pool.expect(orders)
+        self.tally.unused += len(stale)
+        self.dispose(*stale)
 
     def _runtime(self, machine: Machine) -> RexxRuntime:
         from .rexx.runtime import RexxRuntime
@@ -194,6 +347,7 @@ class Lab:
             name = spec.image or driver.default_image or driver.name
             with self.events.step(str(target), f"bake {build.label} into {name}"):
                 machine = self._create(driver, Spec(image=spec.image, build=build), "bake")
+                assert machine is not None
                 try:
                     machine.rexx.deploy(deadline)
                     return driver.bake(machine.resource, key, deadline)
@@ -211,35 +365,88 @@ class Lab:
     def _other(self, kind: Kind, target: Target | str | None, name: str) -> Resource:
         chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
         driver = self.driver(chosen.system)
-        lease = Resource.lease_for(driver.name, kind, self.run_id, check_name(f"name of a {kind}", name))
+        lease = self._lease(driver, kind, check_name(f"name of a {kind}", name))
         make = driver.create_network if kind is Kind.NETWORK else driver.create_volume
-        resource = make(lease, Deadline(self.settings.provision_timeout))
-        with self._lock:
-            self._others[resource.lease] = (driver, resource)
-            self.tally.created[kind] += 1
-        return resource
+        deadline = Deadline(self.settings.provision_timeout)
+        self.custodian.open(lease, deadline)
+        return self._make(driver, lease, None, lambda: make(lease, deadline))
 
     def remove(self, *names: str) -> None:
         """Remove networks and volumes that `network` and `volume` made."""
-        for lease, (driver, resource) in list(self._others.items()):
-            if resource.name in names:
-                driver.destroy([resource], Deadline(_TEARDOWN))
-                self.tally.removed[resource.kind] += 1
-                del self._others[lease]
+        self._remove_now([item for item in self._open.values() if item[1].name in names])
 
     def destroy(self, *machines: Machine) -> None:
         """Take machines down at once, each system's together; those already gone are no error."""
-        by_driver: dict[Driver, list[Resource]] = {}
-        for machine in machines:
-            if machine.resource.lease in self._machines:
-                by_driver.setdefault(machine.driver, []).append(machine.resource)
-        for driver, resources in by_driver.items():
-            driver.destroy(resources, Deadline(_TEARDOWN))
-            for resource in resources:
-                if self._machines.pop(resource.lease, None) is not None:
-                    self.tally.removed[Kind.MACHINE] += 1
+        known = [machine for machine in machines if machine.resource.lease in self._machines]
+        self._remove_now([(machine.driver, machine.resource) for machine in known])
         for machine in machines:
             machine.disconnect()
+
+    def _remove_now(self, items: Sequence[tuple[Driver, Resource]]) -> None:
+        """Remove each system's resources together; raises the first error after all were tried."""
+        failures = []
+        for driver in dict.fromkeys(driver for driver, _ in items):
+            try:
+                self._take_down(driver, [resource for owner, resource in items if owner is driver])
+            except RexxInfraError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def dispose(self, *machines: Machine, others: Collection[str] = ()) -> None:
+        """Take machines down in the background, then the networks and volumes named in ``others``.
+
+        What could not be removed is tried again by `close`, which tells.
+        """
+        named = [item for item in list(self._open.values()) if item[1].name in others]
+        known = [machine for machine in machines if machine.resource.lease in self._machines]
+        self.dispose_of([*((machine.driver, machine.resource) for machine in known), *named])
+
+    def inherit(self, resources: Sequence[Resource]) -> None:
+        """Take over what a dead worker held, and remove it in the background."""
+        items = [(self.driver(each.system), each) for each in resources]
+        self._open.update({resource.lease: (driver, resource) for driver, resource in items})
+        self.dispose_of(items)
+
+    def dispose_of(self, items: Sequence[tuple[Driver, Resource]]) -> None:
+        """Remove resources in the background."""
+        self.custodian.closing([resource.lease for _, resource in items])
+        self._teardown.add(items)
+
+    def _take_down(self, driver: Driver, resources: Sequence[Resource]) -> None:
+        """Remove resources of one system, and write that down."""
+        resources = [each for each in resources if each.lease in self._open]
+        if not resources:
+            return
+        driver.destroy(resources, Deadline(_TEARDOWN))
+        leases = [each.lease for each in resources]
+        self.ledger.destroyed(leases)
+        self.custodian.closed(leases)
+        with self._lock:
+            for resource in resources:
+                if self._open.pop(resource.lease, None) is not None and resource.id is not None:
+                    self.tally.removed[resource.kind] += 1
+                machine = self._machines.pop(resource.lease, None)
+                if machine is not None:
+                    machine.disconnect()
+                self._unverified[resource.lease] = driver, resource
+        if len(self._unverified) >= _VERIFIED_AT_ONCE:
+            with suppress(RexxInfraError):
+                self._verify(driver)
+
+    def _verify(self, driver: Driver) -> list[Resource]:
+        """Look whether the system still lists what was removed from it; closes the leases of what is gone."""
+        with self._lock:
+            mine = [resource for owner, resource in self._unverified.values() if owner is driver]
+        if not mine:
+            return []
+        listed = {each.lease for each in driver.list()}
+        gone = [each.lease for each in mine if each.lease not in listed]
+        self.ledger.closed(gone)
+        with self._lock:
+            for lease in gone:
+                self._unverified.pop(lease, None)
+        return [each for each in mine if each.lease in listed]
 
     def release(self, machine: Machine) -> list[Resource]:
         """Let a machine live on after this run, with the networks and volumes of its spec.
@@ -251,34 +458,49 @@ class Lab:
                 return []
             machine.driver.keep(machine.resource)
             used = {machine.spec.network, *(volume.source for volume in machine.spec.volumes)}
-            others = [resource for _, resource in self._others.values() if resource.name in used]
+            others = [each for _, each in self._open.values() if each.kind is not Kind.MACHINE and each.name in used]
             released = [machine.resource, *others]
-            for resource in released:
-                self._others.pop(resource.lease, None)
-                kept.keep(resource)
+            leases = [each.lease for each in released]
+            for lease in leases:
+                self._open.pop(lease, None)
+            self.ledger.keep(leases)
+            self.custodian.kept(leases)
             self.tally.kept += released
             return released
+
+    def hand_over(self) -> None:
+        """Say on standard error that the reaper does the rest, for this process ends now."""
+        if isinstance(self.custodian, RunCustodian) and self.custodian.reaper.open:
+            reaper = self.custodian.reaper
+            text = f"interrupted again; the reaper (process {reaper.pid}) removes the {reaper.open} that are left"
+            os.write(2, f"\nrexxinfra: {text}\n".encode())
 
     def close(self) -> None:
         """Take down everything that is left, then let every driver prove that it is gone.
 
         Raises the first error of a teardown after all were tried; what is left is in ``tally.left``.
         """
+        unused = self.pool.close()
+        self.tally.unused += len(unused)
+        self.dispose(*unused)
+        # Everything that failed in the background is still open, and gets its second chance here.
+        self._teardown.finish()
         failures: list[RexxInfraError] = []
         try:
-            self.destroy(*self._machines.values())
+            self._remove_now(list(self._open.values()))
         except RexxInfraError as failure:
             failures.append(failure)
-        for name in [resource.name for _, resource in self._others.values()]:
+        left = [resource for _, resource in self._open.values()]
+        for driver in self._drivers.values():
             try:
-                self.remove(name)
+                left += self._verify(driver)
             except RexxInfraError as failure:
                 failures.append(failure)
-        released = {resource.lease for resource in self.tally.kept}
-        for driver in self._drivers.values():
-            with suppress(RexxInfraError):
-                mine = [each for each in driver.list() if each.run == self.run_id and each.lease not in released]
-                self.tally.left += [each for each in mine if each.owner.pid == os.getpid()]
+                left += [resource for owner, resource in self._unverified.values() if owner is driver]
+        known = {each.lease for each in self.tally.left}
+        self.tally.left += [each for each in left if each.lease not in known]
+        self.custodian.finish(clean=not left)
+        self.ledger.close()
         if failures:
             raise failures[0]
 
@@ -291,9 +513,29 @@ def make_driver(system: str, events: Events, keeping: bool = False) -> Driver:
     return registry.driver_class(system)(Surroundings(events, ImageStore(events=events), keeping))
 
 
-def is_orphan(resource: Resource) -> bool:
-    """Whether nobody will remove a resource: its owner ran on this host and is dead, and did not keep it."""
-    return resource.owner.alive is False and not kept.is_kept(resource)
+def open_entries(ledger: Ledger, system: str | None = None) -> dict[str, Entry]:
+    """What the ledger says of everything that is not closed, by lease."""
+    entries = ledger.entries()
+    return {each.resource.lease: each for each in entries if system in (None, each.resource.system)}
+
+
+def is_orphan(resource: Resource, entries: Mapping[str, Entry]) -> bool:
+    """Whether nobody will remove a resource: its owner ran on this host and is dead, and did not keep it.
+
+    The ledger knows who took a kept machine over; what it does not know, the labels tell.
+    """
+    entry = entries.get(resource.lease)
+    current = entry.resource if entry else resource
+    kept = entry is not None and entry.state is State.KEPT and current.expires > time.time()
+    return current.owner.alive is False and not kept
+
+
+def is_expired(resource: Resource, entries: Mapping[str, Entry]) -> bool:
+    """Whether a resource has outlived its expiry and no living run of this host holds it."""
+    entry = entries.get(resource.lease)
+    current = entry.resource if entry else resource
+    kept = entry is not None and entry.state is State.KEPT
+    return current.expires <= time.time() and (kept or current.owner.alive is not True)
 
 
 def _require(driver: Driver, spec: Spec) -> None:

@@ -31,6 +31,7 @@ from .errors import (
 )
 from .events import Events, Step
 from .model import Capability, CommandResult, Phase, Resource, Spec, Status
+from .transcript import Transcript
 
 if TYPE_CHECKING:
     from testinfra.host import Host
@@ -63,6 +64,8 @@ class Machine:
         self.name = name
         self.events = events
         self.timeout = timeout
+        self.transcript = Transcript()
+        self.transcript.hide(spec.env.values())
         self._make_runtime = runtime
         self._idle: dict[str | None, list[ShellChannel]] = {}
         self._lock = threading.Lock()
@@ -181,12 +184,15 @@ class Machine:
             raise UsageError(f"timeout: {timeout!r} is not a number of seconds above 0", where=self.where)
         if user is not None and Capability.USERS not in self.capabilities:
             raise Unsupported(f"{self.system} has no {Capability.USERS}", where=self.where, hint="leave out user=")
+        self.transcript.hide((env or {}).values())
         deadline = Deadline(timeout or self.timeout)
         started = time.monotonic()
-        try:
-            output = self._execute(script, after, shown, stdin, user, deadline, on_output)
-        except ChannelClosed as closed:
-            raise self._explained(closed) from closed
+        with self.transcript.recording(shown, user) as ending:
+            try:
+                output = self._execute(script, after, shown, stdin, user, deadline, on_output)
+            except ChannelClosed as closed:
+                raise self._explained(closed) from closed
+            ending.tell(output.rc, output.stdout, output.stderr)
         duration = time.monotonic() - started
         return CommandResult(shown, output.rc, output.stdout, output.stderr, duration, self.where), output.report
 
@@ -231,13 +237,38 @@ class Machine:
     def _spawn(self, argv: Sequence[str]) -> Stream:
         return self.driver.open(self.resource, argv, Deadline(5))
 
+    def fetch(
+        self,
+        command: str,
+        target: BinaryIO,
+        deadline: Deadline,
+        *,
+        shown: str,
+        stdin: bytes = b"",
+        user: str | None = None,
+    ) -> ShellOutput:
+        """Run a command line with its standard output, of any size, going to ``target``; nothing records it.
+
+        Raises `CommandTimeout`, `ChannelClosed`, `MachineDied`; what came until then is in ``target``.
+        """
+
+        def receive(which: int, data: bytes) -> None:
+            if which == STDOUT:
+                target.write(data)
+
+        try:
+            with self._channel(user, deadline) as channel:
+                return channel.run(command, stdin=stdin, deadline=deadline, on_output=receive, keep=False, shown=shown)
+        except ChannelClosed as closed:
+            raise self._explained(closed) from closed
+
     @contextmanager
-    def _channel(self, user: str | None = None) -> Iterator[ShellChannel]:
+    def _channel(self, user: str | None = None, deadline: Deadline | None = None) -> Iterator[ShellChannel]:
         """A channel that nobody else uses meanwhile: an idle one, else a new one."""
         with self._lock:
             idle = self._idle.setdefault(user, [])
             channel = idle.pop() if idle else None
-        channel = channel or self._open_channel(user)
+        channel = channel or self._open_channel(user, (deadline or Deadline(None)).within(_OPENING))
         try:
             yield channel
         finally:
@@ -247,8 +278,7 @@ class Machine:
                 with self._lock:
                     idle.append(channel)
 
-    def _open_channel(self, user: str | None) -> ShellChannel:
-        deadline = Deadline(_OPENING)
+    def _open_channel(self, user: str | None, deadline: Deadline) -> ShellChannel:
         stream = self.driver.shell(self.resource, deadline, user)
         try:
             return ShellChannel(stream, self._spawn, self.where, deadline)
@@ -352,13 +382,11 @@ class Machine:
         place = shlex.quote(source)
         command = f"if [ -d {place} ]; then echo d; exec tar -cf - -C {place} .; else echo f; exec cat {place}; fi"
         deadline = Deadline(max(self.timeout, _COPYING))
-        with tempfile.TemporaryFile() as received, self._channel() as channel:
-
-            def receive(which: int, data: bytes) -> None:
-                if which == STDOUT:
-                    received.write(data)
-
-            output = channel.run(command, deadline=deadline, on_output=receive, keep=False, shown=f"get {source}")
+        shown = shlex.join(["get", source])
+        with tempfile.TemporaryFile() as received:
+            with self.transcript.recording(shown) as ending:
+                output = self.fetch(command, received, deadline, shown=shown)
+                ending.tell(output.rc, b"", output.stderr, stdout_size=received.tell())
             if output.rc != 0:
                 said = output.stderr.decode("utf-8", "replace")
                 raise CommandFailed(f"{source} cannot be copied out of the machine", output=said, where=self.where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .rexx.builds import Build
 
 LABEL_PREFIX = "rexxinfra."
+LIFETIME = 6 * 3600.0
+"""Seconds from the lease of a resource to its expiry."""
 
 
 class Capability(StrEnum):
@@ -36,6 +39,7 @@ class Capability(StrEnum):
     NETWORK_NONE = "network none"
     NETWORKS = "networks"
     PORTS = "ports"
+    RESET = "reset"
     RESTART = "restart"
     USERS = "users"
     VOLUMES = "volumes"
@@ -152,6 +156,17 @@ class Spec:
         """The same spec with some fields replaced."""
         return replace(self, **changes)
 
+    def digest(self, image: str) -> str:
+        """What two machines share that can stand in for each other; ``image`` is the one really taken."""
+        described = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in ("image", "build", "baked", "env")
+        }
+        build = self.build.digest if self.build else None
+        text = repr((image, sorted(described.items()), sorted(self.env.items()), build))
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
     def wants(self) -> frozenset[Capability]:
         """The capabilities that a system must have to give this."""
         asked = {
@@ -240,34 +255,68 @@ _CHECKS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that holds a resource: host name, process id and the start time of that process.
+    """The process that holds a resource: where it runs, its process id and the start time of that process.
 
     The start time (clock ticks since boot, field 22 of ``/proc/PID/stat``) tells a reused pid apart.
+    ``host`` is the host name with the start of the machine id, ``boot`` the start of the boot id and
+    ``space`` the inode of the pid namespace, in which alone the pid means something.
     """
 
     host: str
     pid: int
     started: int
+    boot: str
+    space: str
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.pid}:{self.started}"
+        return f"{self.host}:{self.pid}:{self.started}:{self.boot}:{self.space}"
 
     @classmethod
     def parse(cls, text: str) -> Owner:
-        host, pid, started = text.rsplit(":", 2)
-        return cls(host, int(pid), int(started))
+        host, pid, started, boot, space = text.rsplit(":", 4)
+        return cls(host, int(pid), int(started), boot, space)
+
+    @classmethod
+    def current(cls) -> Owner:
+        """This process as an owner."""
+        return cls.of(os.getpid())
 
     @classmethod
     @cache
-    def current(cls) -> Owner:
-        return cls(socket.gethostname(), os.getpid(), process_start(os.getpid()) or 0)
+    def of(cls, pid: int) -> Owner:
+        """A live process of this computer as an owner."""
+        return cls(*_here()[:1], pid, process_start(pid) or 0, *_here()[1:])
 
     @property
     def alive(self) -> bool | None:
-        """Whether the owner still runs; ``None`` when it is on another host and cannot be asked."""
-        if self.host != socket.gethostname():
+        """Whether the owner still runs; ``None`` when it is out of sight and cannot be asked.
+
+        That is on another host, or in a pid namespace of its own; a process of an earlier boot is dead.
+        """
+        host, boot, space = _here()
+        if self.host != host:
+            return None
+        if self.boot != boot:
+            return False
+        if self.space != space:
             return None
         return process_start(self.pid) == self.started
+
+
+@cache
+def _here() -> tuple[str, str, str]:
+    """This computer, its boot and this process's pid namespace, as `Owner` names them."""
+    machine = _first_line("/etc/machine-id")[:8]
+    host = socket.gethostname()
+    space = re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink())) if Path("/proc/self/ns/pid").exists() else ""
+    return f"{host}.{machine}" if machine else host, _first_line("/proc/sys/kernel/random/boot_id")[:8], space
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
 
 
 def process_start(pid: int) -> int | None:
@@ -297,13 +346,20 @@ class Resource:
 
     @classmethod
     def lease_for(
-        cls, system: str, kind: Kind, run: str, name: str | None = None, lifetime: float = 6 * 3600
+        cls,
+        system: str,
+        kind: Kind,
+        run: str,
+        name: str | None = None,
+        *,
+        owner: Owner | None = None,
+        lifetime: float = LIFETIME,
     ) -> Resource:
-        """A new lease: a unique name and an expiry, before anything is created."""
+        """A new lease: a unique name and an expiry, before anything is created; ``lifetime`` is in seconds."""
         lease = secrets.token_hex(6)
         now = time.time()
         full = f"rexx-{name}-{lease}" if name else f"rexx-{lease}"
-        return cls(system, kind, full, run, lease, Owner.current(), now, now + lifetime)
+        return cls(system, kind, full, run, lease, owner or Owner.current(), now, now + lifetime)
 
     def labels(self) -> dict[str, str]:
         """The labels that every system writes on the resource in its own way."""

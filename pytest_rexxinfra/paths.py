@@ -27,3 +27,20 @@ def state_dir() -> Path:
     if path.stat().st_uid != os.getuid():
         raise PermissionError(f"{path} belongs to another user")
     return path
+
+
+def ledger_path() -> Path:
+    """File of the ledger: ``REXX_LEDGER``, else below the user's state directory, else in `state_dir`.
+
+    Its directory exists, except that of ``REXX_LEDGER``.
+    """
+    chosen = os.environ.get("REXX_LEDGER")
+    if chosen:
+        return Path(chosen)
+    try:
+        folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "rexxinfra")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        usable = os.access(folder, os.W_OK | os.X_OK)
+    except (OSError, RuntimeError):
+        usable = False
+    return (folder if usable else state_dir()) / "ledger.sqlite3"

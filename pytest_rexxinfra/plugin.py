@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from . import fixtures, hookspecs
-from .fixtures import rexx_session, started_session
+from .fixtures import rexx_session, started_session, xdist_broker
 
 OPTIONS = {
     "target": (
@@ -32,17 +32,28 @@ OPTIONS = {
     ),
     "timeout": ("SECONDS", "longest time for one command or script (default: 60)"),
     "keep": ("never|failed|all", "machines that are left running for you to look into (default: never)"),
+    "reuse": (None, "take kept machines of the same spec, reset, rather than make new ones"),
+    "pool": ("N", "machines made ahead for the next tests, in each process; 0 for none (default: 2)"),
+    "max": ("N|SYSTEM=N[,...]", "most machines at a time, of all xdist workers together (default: no bound)"),
+    "artifacts": (
+        "DIR",
+        "directory for what each test's machines leave: commands, scripts, logs, and the files that "
+        "@pytest.mark.collect names",
+    ),
+    "allow-leaks": (None, "only warn, rather than fail the run, when something could not be removed"),
 }
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("rexxinfra", "REXX in real machines (pytest-rexxinfra)")
     for name, (metavar, text) in OPTIONS.items():
+        key = name.replace("-", "_")
+        takes: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true", "default": None}
         group.addoption(
             f"--rexx-{name}",
-            dest=f"rexx_{name}",
-            metavar=metavar,
-            help=f"{text}. Also ${'REXX_' + name.upper()} and {name} in [tool.rexxinfra]",
+            dest=f"rexx_{key}",
+            help=f"{text}. Also $REXX_{key.upper()} and {key} in [tool.rexxinfra]",
+            **takes,
         )
 
 
@@ -56,13 +67,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "machine(image, memory, cpus, pids, network, env, ports, volumes, command, health, user, hostname, "
         "scope): what the test's machine must be; scope is 'test' (default), 'module' or 'run'",
     )
+    config.addinivalue_line(
+        "markers",
+        "collect(pattern, ...): files of the test's machines that --rexx-artifacts fetches, such as '/var/log/**'",
+    )
     config.pluginmanager.register(fixtures, "rexxinfra-fixtures")
 
 
 def _asked_for(config: pytest.Config) -> bool:
     """Whether this run says anything about machines on its command line or in its environment."""
-    given = any(config.getoption(f"rexx_{name}") is not None for name in OPTIONS)
-    return given or any(os.environ.get(f"REXX_{name.upper()}") for name in OPTIONS)
+    names = [name.replace("-", "_") for name in OPTIONS]
+    given = any(config.getoption(f"rexx_{name}") is not None for name in names)
+    return given or any(os.environ.get(f"REXX_{name.upper()}") for name in names)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -79,6 +95,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "rexx_target" in metafunc.fixturenames:
         targets = rexx_session(metafunc.config).lab.targets
         metafunc.parametrize("rexx_target", targets, ids=map(str, targets), indirect=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    broker = xdist_broker(node.config)
+    node.workerinput["rexxinfra"] = {"run": broker.run, "address": broker.address}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    started = started_session(item.config)
+    if started:
+        started.look_ahead(item, nextitem)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -106,6 +135,12 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     told = getattr(node, "workeroutput", {}).get("rexxinfra")
     if told:
         rexx_session(node.config).add(told)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    started = started_session(config)
+    if started:
+        started.interrupts.restore()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

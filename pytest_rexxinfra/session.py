@@ -2,39 +2,63 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 
+from .custody import Custodian, RunCustodian
+from .deadline import Deadline
 from .errors import RexxInfraError, SystemUnavailable, Unsupported, UsageError
 from .events import Events
+from .fixtures import SYSTEM_FIXTURES
+from .interrupts import Interrupts
 from .lab import Lab
 from .machine import Machine
 from .model import Spec
+from .pool import Order
 from .progress import Progress
 from .settings import Settings
 from .systems import registry
 from .target import Target
 
+if TYPE_CHECKING:
+    from .broker import Broker
+
 SCOPES = ("test", "module", "run")
 
+_COLLECTING = 30.0
+"""Seconds for saving what one machine leaves."""
+
+_COMMANDS_SHOWN = 20
+_HORIZON = 20
+"""So many tests ahead are looked at for the pool."""
+
 _PACKAGE = Path(__file__).parent
-_MACHINES = pytest.StashKey[list[Machine]]()
+_MACHINES = pytest.StashKey[list[tuple[Machine, int]]]()
+_FILES = pytest.StashKey[list[Path]]()
 
 
 class RexxSession:
     """What the plugin keeps for one run, on the controller and on each xdist worker."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, broker: Broker | None = None) -> None:
         self._config = config
-        self._shared: dict[tuple[str, str, str], Machine] = {}
+        self._broker = broker
+        self._worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+        self.interrupts = broker.interrupts if broker else Interrupts(None if self._worker else self.hand_over)
+        self._shared: dict[tuple[str, str], Machine] = {}
+        self._item: pytest.Item | None = None
+        self._indices: dict[pytest.Item, int] = {}
         self._counts: Counter[str] = Counter()
         self._notes: list[str] = []
         self._builds: set[str] = set()
@@ -43,30 +67,53 @@ class RexxSession:
 
     @cached_property
     def settings(self) -> Settings:
-        given = {
-            name: self._config.getoption(f"rexx_{name}")
-            for name in ("target", "build", "image", "require", "timeout", "keep")
-        }
+        given = {each.name: self._config.getoption(f"rexx_{each.name}", None) for each in dataclasses.fields(Settings)}
         with _as_usage_error():
             return Settings.load(given, root=self._config.rootpath)
 
     @cached_property
     def lab(self) -> Lab:
         with _as_usage_error():
-            lab = Lab(self.settings, Events(Progress(self._open_terminal, self._worker_prefix, beside=True)))
+            progress = Progress(self._open_terminal, self._worker_prefix, beside=True)
+            lab = Lab(self.settings, Events(progress), self._custodian())
+            lab.warn = self.note
+            lab.before_removal = self._save_what_failed
             lab.targets  # noqa: B018 - a wrong target must show here, not in the first test
-            unknown = set(self.settings.require) - {*registry.names(), "all"}
-            if unknown:
-                raise UsageError(
-                    f"--rexx-require: unknown system {', '.join(sorted(unknown))}",
-                    hint=f"systems: {', '.join(registry.names())}",
-                )
+            for option, named in (("require", self.settings.require), ("max", self.settings.max)):
+                unknown = set(named) - {*registry.names(), "all" if option == "require" else "*"}
+                if unknown:
+                    raise UsageError(
+                        f"--rexx-{option}: unknown system {', '.join(sorted(unknown))}",
+                        hint=f"systems: {', '.join(registry.names())}",
+                    )
+            self.interrupts.install()
             return lab
+
+    def _custodian(self) -> Custodian | None:
+        """Who answers for the leases: in a worker the controller, where it can be reached."""
+        if self._broker:
+            return RunCustodian(self._broker.run, self.settings.max)
+        if self._worker and "rexxinfra" in self._worker:
+            from .worker import WorkerCustodian, interrupt_main
+
+            told = self._worker["rexxinfra"]
+            with suppress(OSError):
+                return WorkerCustodian(
+                    self._worker["workerid"], told["run"], told["address"], self.settings.max, interrupt_main
+                )
+        return None
+
+    def hand_over(self) -> None:
+        """Say that the reaper does the rest; the process ends after this."""
+        self.lab.hand_over()
+
+    def note(self, text: str) -> None:
+        """Add a line to the summary."""
+        self._notes.append(text)
 
     @property
     def _worker_prefix(self) -> str:
-        worker = getattr(self._config, "workerinput", None)
-        return f"[{worker['workerid']}] " if worker else ""
+        return f"[{self._worker['workerid']}] " if self._worker else ""
 
     def _open_terminal(self) -> TextIO:
         """The real standard error, past pytest's capturing; safe to write to from any thread and time."""
@@ -92,61 +139,156 @@ class RexxSession:
     def machine(self, request: pytest.FixtureRequest, target: Target | str) -> Machine:
         """The machine for a test, made now or shared, with its removal arranged."""
         with shown_plainly(), self._skipping(target):
-            wishes, scope = _wishes(request.node)
+            self._item = request.node
             chosen = Target.parse(target, registry.names()) if isinstance(target, str) else target
-            spec = Spec.of(**wishes)
-            wants_rexx = "rexx" in request.fixturenames
+            wishes, scope = _wishes(request.node)
+            order = Order(chosen, Spec.of(**wishes), "rexx" in request.fixturenames)
             if scope == "test":
-                machine = self._provision(chosen, spec, None, wants_rexx)
+                machine = self._ready(self.lab.take(order))
                 request.addfinalizer(lambda: self._dispose(machine))
             else:
-                module = request.node.getparent(pytest.Module)
-                owner = request.session if scope == "run" or module is None else module
-                key = (owner.nodeid, str(chosen), repr(spec))
-                if key not in self._shared:
-                    self._shared[key] = self._provision(chosen, spec, None, wants_rexx)
-                    owner.addfinalizer(lambda: self._dispose(self._shared.pop(key)))
-                machine = self._shared[key]
-            request.node.stash.setdefault(_MACHINES, []).append(machine)
+                machine = self._of_scope(request, order, scope)
+            self._use(request, machine)
             return machine
+
+    def _of_scope(self, request: pytest.FixtureRequest, order: Order, scope: str) -> Machine:
+        """The machine that the tests of a module, or of the run, share."""
+        module = request.node.getparent(pytest.Module)
+        owner = request.session if scope == "run" or module is None else module
+        key = (owner.nodeid, order.key)
+        if key in self._shared:
+            return self._shared[key]
+        custodian = self.lab.custodian
+        if owner is module or isinstance(custodian, RunCustodian):
+            self._shared[key] = self._ready(self.lab.take(order))
+            owner.addfinalizer(lambda: self._dispose(self._shared.pop(key)))
+        else:
+            self._shared[key] = self._of_all_workers(custodian, order)
+        return self._shared[key]
+
+    def _of_all_workers(self, custodian: Custodian, order: Order) -> Machine:
+        """The machine that all workers share; the controller makes it, the first worker prepares it."""
+        from .worker import WorkerCustodian
+
+        assert isinstance(custodian, WorkerCustodian)
+        resource, spec, name, prepare = custodian.share(order.key, str(order.target), order.spec, order.rexx)
+        try:
+            machine = self.lab.attach(order.target, resource, spec, name, self.lab.build if order.rexx else None)
+            if prepare:
+                if order.rexx:
+                    machine.rexx.deploy()
+                self._config.hook.pytest_rexxinfra_machine_ready(machine=machine)
+        except BaseException:
+            if prepare:
+                custodian.prepared(order.key, False)
+            raise
+        if prepare:
+            custodian.prepared(order.key, True)
+        return machine
+
+    def _use(self, request: pytest.FixtureRequest, machine: Machine) -> None:
+        """Arrange that what this test did in a machine is reported, and saved before the machine goes."""
+        item = request.node
+        start = machine.transcript.mark()
+        item.stash.setdefault(_MACHINES, []).append((machine, start))
+        request.addfinalizer(lambda: self._save(item, machine, start))
 
     @contextmanager
     def provisioner(self, request: pytest.FixtureRequest, target: Target) -> Iterator[Provisioner]:
         """The factory behind the fixture ``provision``; takes down what it made."""
+        self._item = request.node
         provisioner = Provisioner(self, request, target)
         try:
             yield provisioner
         finally:
-            self._dispose(*provisioner.machines)
-            with shown_plainly():
-                provisioner.remove_others()
+            for machine in provisioner.machines:
+                self._save(request.node, machine, 0)
+            self._dispose(*provisioner.machines, others=provisioner.others)
 
-    def _provision(self, target: Target, spec: Spec, name: str | None, rexx: bool) -> Machine:
+    def provide(self, target: Target, spec: Spec, name: str | None, rexx: bool) -> Machine:
+        """Make a machine of which the pool knows nothing."""
         build = self.lab.build if rexx else None
-        machine = self.lab.provision(target, spec, name=name, build=build)
+        return self._ready(self.lab.provision(target, spec, name=name, build=build))
+
+    def _ready(self, machine: Machine) -> Machine:
+        """Let the user's hook prepare a new machine."""
         try:
             self._config.hook.pytest_rexxinfra_machine_ready(machine=machine)
         except BaseException:
+            self._save_what_failed(machine)
             self.lab.destroy(machine)
             raise
         return machine
 
-    def _dispose(self, *machines: Machine) -> None:
-        """Keep or take down machines that no test uses any more."""
-        for machine in machines:
-            try:
-                self._config.hook.pytest_rexxinfra_machine_teardown(machine=machine)
-            finally:
-                failed = machine.resource.lease in self._failed
-                if self.settings.keep == "all" or (self.settings.keep == "failed" and failed):
-                    self._keep(machine)
-        with shown_plainly():
-            self.lab.destroy(*machines)
+    def look_ahead(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        """Tell the pool what this test and the next ones will ask for; also, the run goes on."""
+        self._item = item
+        self.interrupts.forget()
+        if not self.settings.pool:
+            return
+        items = item.session.items
+        if len(self._indices) != len(items):
+            self._indices = {each: index for index, each in enumerate(items)}
+        start = len(items) if nextitem is None else self._indices.get(nextitem, len(items))
+        self.lab.expect([order for each in [item, *items[start : start + _HORIZON]] for order in _orders(each)])
 
-    def _keep(self, machine: Machine) -> None:
-        names = " ".join(each.name for each in self.lab.release(machine))
+    def _dispose(self, *machines: Machine, others: Collection[str] = ()) -> None:
+        """Keep machines, or take them down in the background, whatever the user's hook does.
+
+        An error of the hook is raised when all are on their way.
+        """
+        failures: list[Exception] = []
+        doomed: list[Machine] = []
+        try:
+            for machine in machines:
+                doomed.append(machine)
+                try:
+                    self._config.hook.pytest_rexxinfra_machine_teardown(machine=machine)
+                except Exception as failure:
+                    failures.append(failure)
+                failed = machine.resource.lease in self._failed
+                if (self.settings.keep == "all" or (self.settings.keep == "failed" and failed)) and self._keep(machine):
+                    doomed.remove(machine)
+        finally:
+            self.lab.dispose(*doomed, others=others)
+        for other in failures[1:]:
+            self.note(f"pytest_rexxinfra_machine_teardown: {type(other).__name__}: {other}")
+        if failures:
+            raise failures[0]
+
+    def _keep(self, machine: Machine) -> bool:
+        """Leave a machine running and say how to get at it; says whether that worked."""
+        try:
+            released = self.lab.release(machine)
+        except RexxInfraError as error:
+            self.note(f"{machine.where} could not be kept: {error}")
+            return False
+        names = " ".join(each.name for each in released)
+        until = time.strftime("%H:%M", time.localtime(machine.resource.expires))
         enter = shlex.join(machine.driver.enter_command(machine.resource))
-        self._notes.append(f"kept {machine.where}: enter with `{enter}`, remove with `rexxinfra rm {names}`")
+        self.note(
+            f"kept {machine.where} until {until}: enter with `rexxinfra shell {machine.resource.name}` or `{enter}`, "
+            f"remove with `rexxinfra rm {names}`"
+        )
+        return True
+
+    def _save(self, item: pytest.Item, machine: Machine, start: int) -> None:
+        """Write down what a test's machine leaves, if that is wanted; never an error of the test."""
+        patterns = [str(pattern) for mark in item.iter_markers("collect") for pattern in mark.args]
+        if self.settings.artifacts is None:
+            return
+        from .artifacts import Artifacts
+
+        with shown_plainly():
+            files = Artifacts(self.settings.artifacts).collect(
+                machine, item.nodeid, patterns, start, Deadline(_COLLECTING)
+            )
+        item.stash.setdefault(_FILES, []).extend(files)
+        item.user_properties += [("rexxinfra_artifact", str(path)) for path in files]
+
+    def _save_what_failed(self, machine: Machine) -> None:
+        if self._item is not None and threading.current_thread() is threading.main_thread():
+            self._save(self._item, machine, 0)
 
     @contextmanager
     def _skipping(self, target: Target | str) -> Iterator[None]:
@@ -175,9 +317,15 @@ class RexxSession:
         """Put what ran in the test's machines beside its failure, and note who failed."""
         machines = item.stash.get(_MACHINES, [])
         if report.failed:
-            self._failed.update(machine.resource.lease for machine in machines)
-        for machine in machines:
+            self._failed.update(machine.resource.lease for machine, _ in machines)
+        if report.when == "teardown" and _FILES in item.stash:
+            report.sections.append(("artifacts, saved at teardown", "\n".join(map(str, item.stash[_FILES]))))
+        for machine, start in machines:
             self._places.add(f"{machine.system} ({machine.driver.describe(machine.resource)})")
+            if report.failed and report.when == "call":
+                said = machine.transcript.since(start)[-_COMMANDS_SHOWN:]
+                if said:
+                    report.sections.append((f"last commands on {machine.where}", machine.transcript.render(said)))
             runtime = machine.__dict__.get("rexx")
             if runtime is None:
                 continue
@@ -191,19 +339,27 @@ class RexxSession:
 
     def finish(self, session: pytest.Session) -> None:
         """Take everything down and tell the controller, or the user, how it went."""
-        try:
+        if self._broker:
+            self._broker.close()
+            for machine in self._broker.shared():
+                with self._noting("teardown"):
+                    self._dispose(machine)
+        with self._noting("teardown"):
             self.lab.close()
-        except RexxInfraError as error:
-            self._notes.append(f"teardown: {error}")
-        tally = self.lab.tally
+        tally, custodian = self.lab.tally, self.lab.custodian
+        own = custodian if isinstance(custodian, RunCustodian) else None
         told = {
-            "created": sum(tally.created.values()),
-            "removed": sum(tally.removed.values()),
+            "created": own.created if own else 0,
+            "removed": own.removed if own else 0,
             "kept": len(tally.kept),
             "left": len(tally.left),
+            "pooled": tally.pooled,
+            "unused": tally.unused,
+            "reused": tally.reused,
             "notes": [*self._notes, *(f"left: {each.system} {each.kind} {each.name}" for each in tally.left)],
             "builds": sorted(self._builds),
             "places": sorted(self._places),
+            "failed": sorted(self._failed),
         }
         self._notes.clear()
         output = getattr(self._config, "workeroutput", None)
@@ -211,24 +367,40 @@ class RexxSession:
             self.add(told)
         else:
             output["rexxinfra"] = told
-        if self._counts["left"] and session.exitstatus == 0:
+        if self._counts["left"] and session.exitstatus == 0 and not self.settings.allow_leaks:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """Turn an error into a line of the summary."""
+        try:
+            yield
+        except Exception as error:
+            self.note(f"{what}: {error}")
 
     def add(self, told: dict[str, Any]) -> None:
         """Add what a worker, or this process, made and removed."""
-        self._counts.update({name: told[name] for name in ("created", "removed", "kept", "left")})
+        self._counts.update({name: number for name, number in told.items() if isinstance(number, int)})
         self._notes += told["notes"]
         self._builds.update(told["builds"])
         self._places.update(told["places"])
+        self._failed.update(told["failed"])
 
     def summary(self) -> list[str]:
-        if not self._counts["created"] and not self._notes:
+        counts = self._counts
+        if not counts["created"] and not self._notes:
             return []
-        kept = f", kept {self._counts['kept']}" if self._counts["kept"] else ""
-        lines = [
-            f"machines: created {self._counts['created']}, removed {self._counts['removed']}{kept}, "
-            f"left {self._counts['left']}"
-        ]
+        kept = f", kept {counts['kept']}" if counts["kept"] else ""
+        lines = [f"machines: created {counts['created']}, removed {counts['removed']}{kept}, left {counts['left']}"]
+        extra = {
+            "taken from the pool": counts["pooled"],
+            "made ahead and not used": counts["unused"],
+            "reused": counts["reused"],
+        }
+        if any(extra.values()):
+            lines.append(f"of these {', '.join(f'{number} {what}' for what, number in extra.items() if number)}")
+        if counts["left"] and not self.settings.allow_leaks:
+            lines.append("left is an error; look with `rexxinfra ps`, remove with `rexxinfra reap`")
         if self._places:
             lines.append(f"on: {'; '.join(sorted(self._places))}")
         if self._builds:
@@ -243,34 +415,29 @@ class Provisioner:
         self._session = session
         self._request = request
         self._target = target
-        self._others: list[str] = []
+        self.others: list[str] = []
         self.machines: list[Machine] = []
 
     def __call__(self, name: str | None = None, *, rexx: bool = False, **wishes: Any) -> Machine:
         """Make a machine; ``wishes`` are those of the marker ``machine``, ``rexx`` deploys the build."""
         with shown_plainly(), self._session._skipping(self._target):
             marked, _ = _wishes(self._request.node)
-            machine = self._session._provision(self._target, Spec.of(**{**marked, **wishes}), name, rexx)
+            machine = self._session.provide(self._target, Spec.of(**{**marked, **wishes}), name, rexx)
             self.machines.append(machine)
-            self._request.node.stash.setdefault(_MACHINES, []).append(machine)
+            self._request.node.stash.setdefault(_MACHINES, []).append((machine, 0))
             return machine
 
     def network(self, name: str = "net") -> str:
         """Make a network; machines with ``network=`` its name see each other by their own names."""
         with shown_plainly(), self._session._skipping(self._target):
-            self._others.append(self._session.lab.network(self._target, name))
-            return self._others[-1]
+            self.others.append(self._session.lab.network(self._target, name))
+            return self.others[-1]
 
     def volume(self, name: str = "vol") -> str:
         """Make an empty volume; mount it with ``volumes=[f"{volume}:/data"]``."""
         with shown_plainly(), self._session._skipping(self._target):
-            self._others.append(self._session.lab.volume(self._target, name))
-            return self._others[-1]
-
-    def remove_others(self) -> None:
-        """Remove the networks and volumes, after their machines."""
-        self._session.lab.remove(*self._others)
-        self._others.clear()
+            self.others.append(self._session.lab.volume(self._target, name))
+            return self.others[-1]
 
 
 def _wishes(node: pytest.Item) -> tuple[dict[str, Any], str]:
@@ -286,6 +453,24 @@ def _wishes(node: pytest.Item) -> tuple[dict[str, Any], str]:
     if scope not in SCOPES:
         raise UsageError(f"@pytest.mark.machine: scope {scope!r} is not one of {', '.join(SCOPES)}")
     return wishes, scope
+
+
+def _orders(item: pytest.Item) -> list[Order]:
+    """What a test that has not started will ask the pool for, as far as its signature and marks tell."""
+    if not isinstance(item, pytest.Function) or any(item.iter_markers("skip")):
+        return []
+    targets: list[Target] = []
+    parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    if "machine" in item.fixturenames and isinstance(parameters.get("rexx_target"), Target):
+        targets.append(parameters["rexx_target"])
+    names = registry.names()
+    targets += [Target.parse(SYSTEM_FIXTURES[name], names) for name in item.fixturenames if name in SYSTEM_FIXTURES]
+    try:
+        wishes, scope = _wishes(item)
+        spec = Spec.of(**wishes)
+    except UsageError:
+        return []
+    return [Order(target, spec, "rexx" in item.fixturenames) for target in targets] if scope == "test" else []
 
 
 @contextmanager

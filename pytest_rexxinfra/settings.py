@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ KEEP_CHOICES = ("never", "failed", "all")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was asked for; ``timeout`` is in seconds, for one command or script."""
+    """What a run was asked for; ``timeout`` is in seconds, for one command or script.
+
+    ``max`` maps a system, or ``*`` for every other one, to how many machines there may be in it at a time.
+    """
 
     target: str = "local"
     build: str = "auto"
@@ -24,6 +27,11 @@ class Settings:
     require: tuple[str, ...] = ()
     timeout: float = 60.0
     keep: str = "never"
+    reuse: bool = False
+    pool: int = 2
+    max: Mapping[str, int] = field(default_factory=dict)
+    artifacts: Path | None = None
+    allow_leaks: bool = False
     provision_timeout: float = 120.0
     build_timeout: float = 1200.0
 
@@ -96,6 +104,44 @@ def _keep(value: Any, place: str) -> str:
     return str(value)
 
 
+def _flag(value: Any, place: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if str(value).lower() not in known:
+        raise UsageError(f"{place}: {value!r} is neither true nor false")
+    return known[str(value).lower()]
+
+
+def _count(value: Any, place: str) -> int:
+    if not str(value).isdecimal():
+        raise UsageError(f"{place}: {value!r} is not a number of machines, 0 or more")
+    return int(value)
+
+
+def _limits(value: Any, place: str) -> dict[str, int]:
+    """``4``, or ``docker=4,local=8``, or both: ``2,docker=4``; in a file also a table."""
+    pairs = value.items() if isinstance(value, Mapping) else map(_limit_pair, _names(value, place))
+    limits = {}
+    for system, number in pairs:
+        if not str(number).isdecimal() or int(number) == 0:
+            raise UsageError(f"{place}: {number!r} is not a number of machines, 1 or more", hint="4, or docker=4")
+        limits[str(system)] = int(number)
+    return limits
+
+
+def _limit_pair(text: str) -> tuple[str, str]:
+    system, sign, number = text.partition("=")
+    return (system.strip(), number.strip()) if sign else ("*", text)
+
+
+def _path(value: Any, place: str) -> Path:
+    path = Path(str(value)).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{place}: {path} is not a directory")
+    return path
+
+
 _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
     "target": _text,
     "build": _text,
@@ -103,6 +149,11 @@ _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
     "require": _names,
     "timeout": _seconds,
     "keep": _keep,
+    "reuse": _flag,
+    "pool": _count,
+    "max": _limits,
+    "artifacts": _path,
+    "allow_leaks": _flag,
     "provision_timeout": _seconds,
     "build_timeout": _seconds,
 }

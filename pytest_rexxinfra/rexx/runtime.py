@@ -53,7 +53,7 @@ class RexxResult(CommandResult):
         parts = [
             f"{self.build} on {self.machine}: status {self.rc}{value}, {self.duration:.3f} s",
             f"$ {self.command}",
-            _block("script", "\n".join(f"{n:4} {line}" for n, line in enumerate(self.script.splitlines(), 1))),
+            _listed(self.script),
             _block("stdout", self.stdout),
             _block("stderr", self.stderr),
         ]
@@ -64,6 +64,28 @@ class RexxResult(CommandResult):
             f"<RexxResult rc={self.rc} exit_value={self.exit_value!r} stdout={self.stdout!r} "
             f"stderr={self.stderr!r} on {self.machine}, {self.build}>"
         )
+
+
+@dataclass(frozen=True)
+class ScriptRun:
+    """A script that ran, also one that gave no result: ``error`` then says what ended it.
+
+    ``mark`` is that of the machine's transcript just after the run.
+    """
+
+    mark: int
+    name: str
+    script: str
+    result: RexxResult | None = None
+    error: str = ""
+
+    def report(self) -> str:
+        """Everything about the run, for a person."""
+        return self.result.report() if self.result else f"{self.error}\n{_listed(self.script)}"
+
+
+def _listed(script: str) -> str:
+    return _block("script", "\n".join(f"{n:4} {line}" for n, line in enumerate(script.splitlines(), 1)))
 
 
 def _block(title: str, text: str) -> str:
@@ -79,6 +101,8 @@ class RexxRuntime:
     timeout: float
     results: deque[RexxResult] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
     """The latest results; under pytest those of the current test."""
+    runs: deque[ScriptRun] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
+    """The latest runs, with those that an error ended, of whatever test."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _deployment: Deployment | None = None
 
@@ -116,21 +140,23 @@ class RexxRuntime:
         path = f"{folder}/{name}"
         deployment = self.deploy()
         told = f"{folder}/.exit-value"
-        environment = dict(env or {})
-        if deployment.exit_value_file:
-            environment["REXXINFRA_EXIT_VALUE"] = told
+        hook = f"export REXXINFRA_EXIT_VALUE={shlex.quote(told)} && " if deployment.exit_value_file else ""
         command = shlex.join([*deployment.argv, path, *words])
-        result, report = self.machine.run_reporting(
-            f"exec {command}",
-            before=f"mkdir -p {shlex.quote(folder)} && printf %s {shlex.quote(text)} >{shlex.quote(path)}",
-            after=f"[ ! -f {shlex.quote(told)} ] || cat {shlex.quote(told)}",
-            shown=command,
-            stdin=stdin.encode() if isinstance(stdin, str) else stdin,
-            env=environment,
-            cwd=cwd or folder,
-            timeout=timeout or self.timeout,
-            on_output=on_output,
-        )
+        try:
+            result, report = self.machine.run_reporting(
+                f"exec {command}",
+                before=f"{hook}mkdir -p {shlex.quote(folder)} && printf %s {shlex.quote(text)} >{shlex.quote(path)}",
+                after=f"[ ! -f {shlex.quote(told)} ] || cat {shlex.quote(told)}",
+                shown=command,
+                stdin=stdin.encode() if isinstance(stdin, str) else stdin,
+                env=env,
+                cwd=cwd or folder,
+                timeout=timeout or self.timeout,
+                on_output=on_output,
+            )
+        except BaseException as error:
+            self._ran(name, text, error=f"{type(error).__name__}: {error}")
+            raise
         found = RexxResult(
             **vars(result),
             script=text,
@@ -139,7 +165,11 @@ class RexxRuntime:
             exit_value=self._exit_value(result, report),
         )
         self.results.append(found)
+        self._ran(name, text, found)
         return found
+
+    def _ran(self, name: str, script: str, result: RexxResult | None = None, error: str = "") -> None:
+        self.runs.append(ScriptRun(self.machine.transcript.mark(), name, script, result, error))
 
     def _variables(self, variables: Mapping[str, object]) -> list[str]:
         if variables and self.build.dialect != "rexxjs":

@@ -82,8 +82,11 @@ class Driver(ABC):
         """Every resource in this system that carries our labels, whoever made it."""
 
     @abstractmethod
-    def enter_command(self, machine: Resource) -> Sequence[str]:
-        """The command that gives a person a shell in the machine."""
+    def enter_command(self, machine: Resource, command: Sequence[str] = (), terminal: bool = True) -> Sequence[str]:
+        """The command that gives a person a shell in the machine, or runs ``command`` there.
+
+        ``terminal`` says whether a terminal is at hand.
+        """
 
     def shell(self, machine: Resource, deadline: Deadline, user: str | None = None) -> Stream:
         """A shell that reads commands from its input; the quickest way the system has."""
@@ -100,6 +103,13 @@ class Driver(ABC):
     def sees(self, machine: Resource, path: str) -> bool:
         """Whether files of the controller under ``path`` are in the machine at the same path."""
         return False
+
+    def adopt(self, machine: Resource, spec: Spec) -> None:  # noqa: B027 - most drivers need not do anything
+        """Get ready to use a machine that another process of this run, or another driver object, made."""
+
+    def reset(self, machine: Resource, spec: Spec, deadline: Deadline) -> Resource:
+        """Bring a kept machine back to the state in which ``create`` left it: its files and processes."""
+        self._cannot(Capability.RESET)
 
     def keep(self, machine: Resource) -> None:
         """Let a machine live on after this process ends."""

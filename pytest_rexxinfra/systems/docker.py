@@ -207,8 +207,8 @@ class DockerDriver(Driver):
                 found.append(Resource.from_labels(self.name, each["Name"], each["Labels"], id=each["Name"]))
         return [resource for resource in found if resource is not None]
 
-    def enter_command(self, machine: Resource) -> Sequence[str]:
-        return ["docker", "exec", "-it", machine.name, "/bin/sh"]
+    def enter_command(self, machine: Resource, command: Sequence[str] = (), terminal: bool = True) -> Sequence[str]:
+        return ["docker", "exec", "-it" if terminal else "-i", machine.name, *(command or _SHELL)]
 
     def keep(self, machine: Resource) -> None:
         self._attached.pop(machine.lease, None)

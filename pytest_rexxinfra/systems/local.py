@@ -204,11 +204,12 @@ class LocalDriver(Driver):
         inside = ["/bin/sh", "-c", 'cd "$0" 2>/dev/null || cd /; exec "$@"', home, *argv]
         return ProcessStream([*record.enter(), *inside], env=environment)
 
-    def enter_command(self, machine: Resource) -> Sequence[str]:
+    def enter_command(self, machine: Resource, command: Sequence[str] = (), terminal: bool = True) -> Sequence[str]:
         record = _Record.read(_folder(machine))
+        words = command or ["/bin/sh"]
         if record is None or not record.pid:
-            return ["env", "-C", str(_folder(machine) / "home"), "sh"]
-        return [*record.enter(), "/bin/sh"]
+            return ["env", "-C", str(_folder(machine) / "home"), *words]
+        return [*record.enter(), *words]
 
     def describe(self, machine: Resource) -> str:
         return f"{machine.image + ', ' if machine.image else ''}{self.isolation}"
@@ -218,6 +219,9 @@ class LocalDriver(Driver):
 
     def sees(self, machine: Resource, path: str) -> bool:
         return machine.image is None
+
+    def adopt(self, machine: Resource, spec: Spec) -> None:
+        self._specs[machine.lease] = spec
 
     def keep(self, machine: Resource) -> None:
         holder = self._holders.pop(machine.lease, None)
