@@ -40,7 +40,7 @@ _KERNEL = r"\( -path /proc -o -path /sys -o -path /dev \) -prune"
 # Directories are searched by find rather than tar, so that one very large file does not use up the whole room.
 _TAR = r"""
 find "$@" \( -type l -o -type f ! -size +{blocks} \) -exec tar -cf - {{}} + \
-  -o -type f -exec sh -c 'printf "%s is too large\\n" "$@" >&2' sh {{}} +
+  -o -type f -exec sh -c 'for file; do printf "%s is too large\n" "${{file#.}}"; done >&2' sh {{}} +
 """
 
 
@@ -213,10 +213,12 @@ class _Collection:
         # A name in front of which stands ./ is no option, and tar has no leading / to warn of.
         names = b"".join(f".{path}\0".encode("utf-8", "surrogateescape") for path in chosen[:most])
         script = _TAR.format(blocks=self._room // _BLOCK)
+        room = self._room + most * _OVERHEAD
         with tempfile.TemporaryFile() as archive:
             with self._collected.trying("files"):
-                room = self._room + most * _OVERHEAD
                 self._fetch(f"cd / && xargs -0 sh -c {shlex.quote(script)} sh | head -c {room}", archive, names)
+            if archive.tell() >= room:
+                self._collected.notes.append(f"files: the rest is left out after {room} bytes")
             if archive.tell():
                 archive.seek(0)
                 _Unpacking(self._folder / "files", self._room, most, self._collected).run(archive)
@@ -254,7 +256,6 @@ class _Unpacking:
         self._size = size
         self._count = count
         self._collected = collected
-        self._made: list[Path] = []
         self._left_out: list[str] = []
 
     def run(self, archive: BinaryIO) -> None:
@@ -269,26 +270,28 @@ class _Unpacking:
                     self._take(tar, member)
         if self._left_out:
             first = self._left_out[0]
-            self._collected.notes.append(f"files: {len(self._left_out)} are too much and left out, from {first} on")
-        self._collected += [path for path in self._made if self._stays(path)]
+            self._collected.notes.append(f"files: {len(self._left_out)} left out as too much, from {first} on")
+        made = [path for path in self._folder.rglob("*") if path.is_symlink() or path.is_file()]
+        self._collected += sorted(path for path in made if self._stays(path))
 
     def _take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         size = member.size if member.isreg() else 0
-        original = self._folder / member.linkname
-        if size > self._size or not self._count or (member.islnk() and not original.exists()):
+        if size > self._size or not self._count or (member.islnk() and not self._has(member.linkname)):
             self._left_out.append(_path(member.name))
             return
         member.mode |= 0o600
         untar.unpack(tar, self._folder, [member])
-        self._made.append(self._folder / posixpath.normpath(member.name))
         self._size -= size
         self._count -= 1
 
+    def _has(self, name: str) -> bool:
+        """Whether a member was made, as a file: the mode of a hard link to a link would go to what that leads to."""
+        path = self._folder / name
+        return path.is_file() and not path.is_symlink()
+
     def _stays(self, path: Path) -> bool:
         """Whether a path is not a link, or one to something that was collected too; else it is removed."""
-        if not path.is_symlink():
-            return path.exists()
-        if path.exists() and path.resolve().is_relative_to(self._folder.resolve()):
+        if not path.is_symlink() or (path.exists() and path.resolve().is_relative_to(self._folder.resolve())):
             return True
         name = path.relative_to(self._folder)
         self._collected.notes.append(f"files: /{name} is a link to {path.readlink()}, which is not among them")

@@ -91,7 +91,7 @@ class Lab:
         self.ledger = Ledger(warn=lambda text: self.warn(text))
         self.before_removal: Callable[[Machine], None] = lambda machine: None
         """Called with a machine whose making failed, before it is removed."""
-        self.pool = Pool(self.settings.pool, self._make_ahead)
+        self.pool = Pool(0 if self.settings.reuse else self.settings.pool, self._make_ahead)
         self._teardown = Teardown(self._take_down)
         self._drivers: dict[str, Driver] = {}
         self._machines: dict[str, Machine] = {}
@@ -291,16 +291,20 @@ class Lab:
             resource = adopted.resource
             self.custodian.open(resource, deadline)
             self._open[resource.lease] = driver, resource
-            with self.events.step(f"{driver.name}:{name}", f"reset {resource.name}"), suppress(RexxInfraError):
-                resource = driver.reset(resource, spec, deadline)
-                machine = self._machine(driver, resource, spec, name)
-                machine.connect()
-                self._open[resource.lease] = driver, resource
-                self.custodian.made(resource)
-                self.tally.created[Kind.MACHINE] += 1
-                self.tally.reused += 1
-                return machine
-            self.dispose_of([(driver, resource)])
+            try:
+                with self.events.step(f"{driver.name}:{name}", f"reset {resource.name}"):
+                    resource = driver.reset(resource, spec, deadline)
+                    machine = self._machine(driver, resource, spec, name)
+                    machine.connect()
+            except RexxInfraError as error:
+                self.warn(f"{resource.name} could not be reset, so it is removed: {error}")
+                self.dispose_of([(driver, resource)])
+                continue
+            self._open[resource.lease] = driver, resource
+            self.custodian.made(resource)
+            self.tally.created[Kind.MACHINE] += 1
+            self.tally.reused += 1
+            return machine
         return None
 
     def take(self, order: Order) -> Machine:

@@ -6,19 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import requests.exceptions
 from docker.errors import APIError, DockerException, NotFound
 
 from ..channels.docker import DockerStream
-from ..channels.stream import Stream
+from ..channels.stream import Stream, drain
 from ..deadline import Deadline
-from ..errors import MachineDied, ProvisionError, RexxInfraError, SystemUnavailable, UsageError
+from ..errors import CommandFailed, MachineDied, ProvisionError, RexxInfraError, SystemUnavailable, UsageError
 from ..model import LABEL_PREFIX, Capability, Kind, Phase, Resource, Spec, Status
 from .base import Availability, Driver, Surroundings
 from .engine import Engine, explanation
 from .engine_images import EngineImages
+from .engine_reset import reset
 
 _IMAGE = f"{LABEL_PREFIX}image"
 _LEASED = {"label": f"{LABEL_PREFIX}lease"}
@@ -209,6 +211,24 @@ class DockerDriver(Driver):
 
     def enter_command(self, machine: Resource, command: Sequence[str] = (), terminal: bool = True) -> Sequence[str]:
         return ["docker", "exec", "-it" if terminal else "-i", machine.name, *(command or _SHELL)]
+
+    def reset(self, machine: Resource, spec: Spec, deadline: Deadline) -> Resource:
+        with self.engine.translated("resetting the container", machine.name):
+            if spec.command is not None:
+                self.engine.api.kill(_ref(machine))
+                self.engine.api.start(_ref(machine))
+            reset(self.engine.api, _ref(machine), self.prepare(spec, deadline), partial(self._must, machine, deadline))
+        return machine
+
+    def _must(self, machine: Resource, deadline: Deadline, argv: Sequence[str]) -> None:
+        stream = self.open(machine, argv, deadline)
+        try:
+            status, _, said = drain(stream, b"", deadline, argv[0])
+        finally:
+            stream.close()
+        if status:
+            output = said.decode("utf-8", "replace")
+            raise CommandFailed(f"{argv[0]}: status {status}", where=_where(machine), output=output)
 
     def keep(self, machine: Resource) -> None:
         self._attached.pop(machine.lease, None)

@@ -125,7 +125,7 @@ class LocalDriver(Driver):
     def capabilities(self) -> frozenset[Capability]:
         if self.isolation is Isolation.DIRECTORY:
             return frozenset()
-        return frozenset({Capability.IMAGES, Capability.NETWORK_NONE, Capability.HOSTNAME})
+        return frozenset({Capability.IMAGES, Capability.NETWORK_NONE, Capability.HOSTNAME, Capability.RESET})
 
     def probe(self) -> Availability:
         try:
@@ -147,15 +147,18 @@ class LocalDriver(Driver):
         record = _Record(lease.name, lease.labels(), self.isolation, spec.image, spec.network != "none")
         record.write(folder)
         try:
-            if self.isolation is not Isolation.DIRECTORY:
-                holder = self._hold(folder, self.isolation, spec, deadline)
-                self._holders[lease.lease] = holder
-                replace(record, pid=holder.pid, started=process_start(holder.pid)).write(folder)
+            self._start(lease.lease, folder, record, spec, deadline)
         except BaseException:
             self.destroy([machine], Deadline(10))
             raise
-        self._specs[lease.lease] = spec
         return machine
+
+    def _start(self, lease: str, folder: Path, record: _Record, spec: Spec, deadline: Deadline) -> None:
+        self._specs[lease] = spec
+        if self.isolation is not Isolation.DIRECTORY:
+            holder = self._hold(folder, self.isolation, spec, deadline)
+            self._holders[lease] = holder
+            replace(record, pid=holder.pid, started=process_start(holder.pid)).write(folder)
 
     def _hold(self, folder: Path, isolation: Isolation, spec: Spec, deadline: Deadline) -> Holder:
         rootless = isolation is Isolation.USER_NAMESPACES
@@ -222,6 +225,18 @@ class LocalDriver(Driver):
 
     def adopt(self, machine: Resource, spec: Spec) -> None:
         self._specs[machine.lease] = spec
+
+    def reset(self, machine: Resource, spec: Spec, deadline: Deadline) -> Resource:
+        """Start a new sandbox under the old name: all that a sandbox has changed ends with its processes."""
+        folder = _folder(machine)
+        record = _Record.read(folder)
+        if record is None or self.isolation is Isolation.DIRECTORY:
+            raise MachineDied("the machine does not exist any more", where=f"local:{machine.name}")
+        kill_process(record.pid, record.started)
+        shutil.rmtree(folder / "home", ignore_errors=True)
+        (folder / "home").mkdir()
+        self._start(machine.lease, folder, replace(record, isolation=self.isolation), spec, deadline)
+        return machine
 
     def keep(self, machine: Resource) -> None:
         holder = self._holders.pop(machine.lease, None)
