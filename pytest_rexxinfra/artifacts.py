@@ -35,11 +35,13 @@ _NAME_LENGTH = 100
 _NOTE_LENGTH = 2000
 _BLOCK = 512
 _OVERHEAD = 4 * _BLOCK
-# A file system of the kernel is no file of the test's; a pattern that starts below one still gets there.
-_KERNEL = r"\( -path /proc -o -path /sys -o -path /dev \) -prune"
+# What the kernel shows is no file of the test's; a pattern that names such a directory still gets there.
+_KERNEL = r"\( -path /proc -o -path /sys -o -path /dev \) -prune -o "
 # Directories are searched by find rather than tar, so that one very large file does not use up the whole room.
+# GNU's tar takes a backslash in a name for the start of an escape, unless it is told not to; busybox's cannot be told.
 _TAR = r"""
-find "$@" \( -type l -o -type f ! -size +{blocks} \) -exec tar -cf - {{}} + \
+case $(tar --version) in *GNU*) names=--no-unquote;; *) names=;; esac
+find "$@" \( -type l -o -type f ! -size +{blocks} \) -exec tar -cf - $names {{}} + \
   -o -type f -exec sh -c 'for file; do printf "%s is too large\n" "${{file#.}}"; done >&2' sh {{}} +
 """
 
@@ -66,7 +68,8 @@ class Glob:
         """A shell command that prints every path that may match, and more, with a NUL after each."""
         start = shlex.quote("/" + "/".join(self._fixed))
         depth = "" if "**" in self._parts else f"-maxdepth {len(self._parts) - len(self._fixed)} "
-        return f"[ ! -e {start} ] && [ ! -L {start} ] || find -H {start} {depth}{_KERNEL} -o -print0"
+        skip = "" if self._fixed else _KERNEL
+        return f"[ ! -e {start} ] && [ ! -L {start} ] || find -H {start} {depth}{skip}-print0"
 
     def matches(self, path: str) -> bool:
         """Whether the pattern means this absolute path."""
@@ -83,10 +86,11 @@ def _match(path: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 class Collected(list[Path]):
-    """The files that were written; ``notes`` has a line for everything that could not be had."""
+    """The files that were written to ``folder``; ``notes`` has a line for everything that could not be had."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.folder: Path | None = None
         self.notes: list[str] = []
 
     @contextmanager
@@ -148,6 +152,7 @@ class _Collection:
             folder = place / (name if number == 1 else f"{name}-{number}")
             with suppress(FileExistsError):
                 folder.mkdir()
+                self._collected.folder = folder
                 return folder
         raise AssertionError
 
@@ -225,15 +230,17 @@ class _Collection:
 
     def _choose(self, globs: Sequence[Glob]) -> list[str]:
         """The paths in the machine that match, without those that are in a directory that does."""
+        complete = False
         with tempfile.TemporaryFile() as listing:
             with self._collected.trying("looking for files"):
                 self._fetch("; ".join(dict.fromkeys(glob.find() for glob in globs)), listing)
+                complete = True
             listing.seek(0)
             paths = listing.read().decode("utf-8", "surrogateescape").split("\0")[:-1]
         chosen: dict[str, None] = {}
         for glob in globs:
             found = [path for path in paths if glob.matches(path)]
-            if not found:
+            if complete and not found:
                 self._missed.append(f"files: nothing matches {glob.pattern}")
             chosen.update(dict.fromkeys(found))
         return [path for path in chosen if not any(above in chosen for above in _above(path))]
@@ -290,11 +297,11 @@ class _Unpacking:
         return path.is_file() and not path.is_symlink()
 
     def _stays(self, path: Path) -> bool:
-        """Whether a path is not a link, or one to something that was collected too; else it is removed."""
-        if not path.is_symlink() or (path.exists() and path.resolve().is_relative_to(self._folder.resolve())):
+        """Whether a path is not a link, or one to a file that was collected too; else it is removed."""
+        if not path.is_symlink() or (path.is_file() and path.resolve().is_relative_to(self._folder.resolve())):
             return True
         name = path.relative_to(self._folder)
-        self._collected.notes.append(f"files: /{name} is a link to {path.readlink()}, which is not among them")
+        self._collected.notes.append(f"files: /{name} is a link to {path.readlink()}, no file among them")
         path.unlink()
         return False
 

@@ -133,13 +133,14 @@ class Broker:
             while True:
                 number, name, arguments = connection.recv()
                 if name == "end":
+                    custodian.doubtful |= not arguments
                     break
                 self._handle(lab, line, worker, number, name, arguments)
         self._ended(worker, lab, custodian)
         connection.close()
 
     def _ended(self, worker: str, lab: Lab, custodian: RunCustodian) -> None:
-        held = custodian.held_by(worker)
+        held = custodian.ended(worker)
         try:
             if held:
                 names = ", ".join(each.name for each in held)
@@ -182,8 +183,6 @@ class Broker:
             answer_later(partial(self._share, lab, worker, *arguments))
         elif name == "prepared":
             self._prepared(*arguments)
-        elif name == "full":
-            answer(lambda: custodian.full(arguments))
         elif name in ("made", "closing", "closed", "kept"):
             getattr(custodian, name)(arguments)
 
@@ -191,9 +190,13 @@ class Broker:
         self, lab: Lab, worker: str, key: str, target: str, spec: Spec, rexx: bool
     ) -> tuple[Resource, Spec, str, bool]:
         """The shared machine for ``key``, and whether the asker has to prepare it for all."""
+        from .errors import ProvisionError
+
         with self._changed:
             shared = self._shared.setdefault(key, _Shared())
             self._changed.wait_for(lambda: shared.state in ("absent", "ready"))
+            if worker not in self._lines:
+                raise ProvisionError(f"worker {worker} has ended")
             shared.users.add(worker)
             if shared.machine is not None:
                 machine = shared.machine
@@ -208,6 +211,9 @@ class Broker:
             raise
         with self._changed:
             shared.state, shared.machine, shared.preparer = "preparing", machine, worker
+            if worker not in self._lines:
+                self._drop(shared)
+                self._changed.notify_all()
         return machine.resource, machine.spec.but(build=None), machine.name, True
 
     def _prepared(self, key: str, well: bool) -> None:

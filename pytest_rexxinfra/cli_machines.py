@@ -81,9 +81,9 @@ class Everything:
     def named(self, name: str) -> Found:
         """The resource of a name, or whose name begins so; raises `UsageError` unless it is exactly one."""
         exact = [each for each in self.found if each.resource.name == name]
-        chosen = exact or [each for each in self.found if each.resource.name.startswith(name)]
+        chosen = exact or [each for each in self.found if name and each.resource.name.startswith(name)]
         if not chosen:
-            raise UsageError(f"nothing is named {name}", hint="rexxinfra ps lists the names")
+            raise UsageError(f"nothing is named {name or 'like an empty text'}", hint="rexxinfra ps lists the names")
         if len(chosen) > 1:
             raise UsageError(f"{name} may be {', '.join(each.resource.name for each in chosen)}", hint="write it out")
         return chosen[0]
@@ -147,7 +147,7 @@ def _until(seconds: float) -> str:
     return f"in {age(seconds)}" if seconds > 0 else f"{age(-seconds)} ago"
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("name")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND...]")
 @plain_errors
@@ -160,7 +160,10 @@ def shell(name: str, command: Sequence[str]) -> None:
     if phase is not Phase.RUNNING:
         raise UsageError(f"{found.resource.name} is {phase}", hint=f"rexxinfra rm {found.resource.name}")
     argv = list(found.driver.enter_command(found.resource, command, terminal=sys.stdin.isatty()))
-    os.execvp(argv[0], argv)
+    try:
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        raise SystemUnavailable(f"{argv[0]} cannot be run: {error.strerror}", hint="install that program") from error
 
 
 @click.command()
@@ -180,7 +183,7 @@ def logs(name: str) -> None:
 def rm(names: Sequence[str]) -> None:
     """Remove machines, networks or volumes by name, as ps lists them; names may be cut short."""
     everything = _look()
-    _remove([everything.named(name) for name in dict.fromkeys(names)], dry_run=False)
+    _remove(list(dict.fromkeys(everything.named(name) for name in names)), dry_run=False)
 
 
 @click.command()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .deadline import Deadline
+from .errors import ProvisionError
 from .model import Kind, Owner, Resource
 from .reaper import Reaper
 from .slots import Slots
@@ -42,10 +43,6 @@ class Custodian(Protocol):
         """These stay on purpose, after the end of the run."""
         ...
 
-    def full(self, system: str) -> bool:
-        """Whether `open` would have to wait for a slot."""
-        ...
-
     def finish(self, clean: bool) -> None:
         """The run ends; unless it is ``clean`` the reaper tries to remove what is left."""
         ...
@@ -58,6 +55,7 @@ class _Held:
     resource: Resource
     holder: str
     made: bool = False
+    closing: bool = False
 
 
 class RunCustodian:
@@ -72,9 +70,12 @@ class RunCustodian:
         self.owner = Owner.current()
         self.created = 0
         self.removed = 0
+        self.doubtful = False
+        """Whether a worker could not remove something."""
         self.reaper = Reaper(run, self.owner)
         self._slots = Slots(limits)
         self._held: dict[str, _Held] = {}
+        self._ended: set[str] = set()
         self._lock = threading.Lock()
 
     def open(self, lease: Resource, deadline: Deadline, wait: bool = True, holder: str = "") -> bool:
@@ -83,8 +84,14 @@ class RunCustodian:
                 self._slots.acquire(lease.system, holder, deadline)
             elif not self._slots.try_acquire(lease.system, holder):
                 return False
+        held = _Held(lease, holder)
         with self._lock:
-            self._held[lease.lease] = _Held(lease, holder)
+            ended = holder in self._ended
+            if not ended:
+                self._held[lease.lease] = held
+        if ended:
+            self._give_back(held)
+            raise ProvisionError("who asked for the machine has ended", where=lease.system)
         self.reaper.opened(lease)
         return True
 
@@ -97,33 +104,38 @@ class RunCustodian:
                 self.created += 1
 
     def closing(self, leases: Iterable[str]) -> None:
-        for held in map(self._held.get, leases):
-            if held is not None and held.resource.kind is Kind.MACHINE:
-                self._slots.closing(held.resource.system, held.holder)
+        with self._lock:
+            for held in map(self._held.get, leases):
+                if held is not None and held.resource.kind is Kind.MACHINE and not held.closing:
+                    held.closing = True
+                    self._slots.closing(held.resource.system, held.holder)
 
     def closed(self, leases: Iterable[str]) -> None:
         gone = self._release(leases)
-        self.removed += sum(held.made for held in gone)
+        with self._lock:
+            self.removed += sum(held.made for held in gone)
         self.reaper.closed([held.resource.lease for held in gone])
 
     def kept(self, leases: Iterable[str]) -> None:
         self.reaper.kept([held.resource.lease for held in self._release(leases)])
 
-    def full(self, system: str) -> bool:
-        return self._slots.full(system)
-
     def finish(self, clean: bool) -> None:
-        self.reaper.end(clean)
+        self.reaper.end(clean and not self.doubtful)
 
-    def held_by(self, holder: str) -> Sequence[Resource]:
-        """The open leases of a worker."""
+    def ended(self, holder: str) -> Sequence[Resource]:
+        """A worker has ended: it gets no more leases, and these of it are open."""
+        self._slots.dismiss(holder)
         with self._lock:
+            self._ended.add(holder)
             return [held.resource for held in self._held.values() if held.holder == holder]
 
     def _release(self, leases: Iterable[str]) -> list[_Held]:
         with self._lock:
             gone = [held for held in (self._held.pop(lease, None) for lease in leases) if held is not None]
         for held in gone:
-            if held.resource.kind is Kind.MACHINE:
-                self._slots.release(held.resource.system, held.holder)
+            self._give_back(held)
         return gone
+
+    def _give_back(self, held: _Held) -> None:
+        if held.resource.kind is Kind.MACHINE:
+            self._slots.release(held.resource.system, held.holder, held.closing)

@@ -33,7 +33,9 @@ def rexx_session(config: pytest.Config) -> RexxSession:
         if _SESSION not in config.stash:
             from .session import RexxSession
 
-            config.stash[_SESSION] = RexxSession(config, config.stash.get(_BROKER, None))
+            # The options are checked before the first worker is configured.
+            broker = xdist_broker(config) if config.pluginmanager.hasplugin("dsession") else None
+            config.stash[_SESSION] = RexxSession(config, broker)
         return config.stash[_SESSION]
 
 

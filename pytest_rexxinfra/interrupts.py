@@ -67,6 +67,11 @@ class Interrupts:
         finally:
             self.restore()
 
+    @property
+    def taken(self) -> bool:
+        """Whether the first signal has come, so that the next one is the second."""
+        return self._taken
+
     def forget(self) -> None:
         """The run has gone on after a signal, so the next one is a first one again."""
         self._taken = False
@@ -113,7 +118,7 @@ def postponed() -> Iterator[None]:
 
     def note(number: int, frame: FrameType | None) -> None:
         active = Interrupts.active()
-        if noted and active is not None:
+        if active is not None and (noted or active.taken):
             active.leave(number)
         noted.append(number)
 

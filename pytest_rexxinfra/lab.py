@@ -20,6 +20,7 @@ from .custody import Custodian, RunCustodian
 from .deadline import Deadline
 from .errors import (
     ChannelClosed,
+    ImageError,
     MachineDied,
     ProvisionError,
     RexxInfraError,
@@ -179,9 +180,14 @@ class Lab:
         return machine
 
     def _resolved(
-        self, target: Target | str | None, spec: Spec | None, name: str | None, build: Build | None
+        self,
+        target: Target | str | None,
+        spec: Spec | None,
+        name: str | None,
+        build: Build | None,
+        bake: bool = True,
     ) -> tuple[Driver, Spec, str]:
-        """The driver, and what exactly it is asked for."""
+        """The driver, and what exactly it is asked for; without ``bake`` an image that has the build must be there."""
         chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
         driver = self.driver(chosen.system)
         if chosen.address and not driver.takes_address:
@@ -196,22 +202,17 @@ class Lab:
             spec = spec.but(hostname=name)
         _require(driver, spec)
         if build is not None and Capability.BAKE in driver.capabilities:
-            spec = spec.but(baked=self._baked(driver, chosen, spec, build))
+            spec = spec.but(baked=self._baked(driver, chosen, spec, build, bake))
         return driver, spec, name
 
     def _create(self, driver: Driver, spec: Spec, name: str, wait: bool = True) -> Machine | None:
         """Make a machine; without ``wait``, ``None`` when there may be no more of them now."""
         image = driver.prepare(spec, Deadline(self.settings.build_timeout))
         lease = self._lease(driver, Kind.MACHINE, name)
-        if wait and self.custodian.full(driver.name):
-            spare = self.pool.spare(driver.name)
-            if spare is not None:
-                self.tally.unused += 1
-                self.destroy(spare)
-            with self.events.step(f"{driver.name}:{name}", "wait until there may be one more"):
-                self.custodian.open(lease, Deadline(_QUEUE))
-        elif not self.custodian.open(lease, Deadline(_QUEUE), wait=wait):
-            return None
+        if not self.custodian.open(lease, Deadline(_QUEUE), wait=False):
+            if not wait:
+                return None
+            self._queue(driver, lease, name)
         deadline = Deadline(self.settings.provision_timeout)
         with self.events.step(f"{driver.name}:{name}", "create"):
             resource = self._make(driver, lease, spec.digest(image), lambda: driver.create(lease, spec, deadline))
@@ -231,6 +232,16 @@ class Lab:
                     ) from failure
                 raise
         return machine
+
+    def _queue(self, driver: Driver, lease: Resource, name: str) -> None:
+        """Wait for a slot, after machines that were made ahead have given up theirs."""
+        with self.pool.paused(), self.events.step(f"{driver.name}:{name}", "wait until there may be one more"):
+            while (spare := self.pool.spare(driver.name)) is not None:
+                self.tally.unused += 1
+                self.destroy(spare)
+                if self.custodian.open(lease, Deadline(_QUEUE), wait=False):
+                    return
+            self.custodian.open(lease, Deadline(_QUEUE))
 
     def _lease(self, driver: Driver, kind: Kind, name: str) -> Resource:
         return Resource.lease_for(driver.name, kind, self.run_id, name, owner=self.custodian.owner)
@@ -289,7 +300,11 @@ class Lab:
             if adopted is None:
                 continue
             resource = adopted.resource
-            self.custodian.open(resource, deadline)
+            try:
+                self.custodian.open(resource, deadline)
+            except BaseException:
+                self.ledger.keep([resource.lease])
+                raise
             self._open[resource.lease] = driver, resource
             try:
                 with self.events.step(f"{driver.name}:{name}", f"reset {resource.name}"):
@@ -319,7 +334,7 @@ class Lab:
 
     def _make_ahead(self, order: Order) -> Machine | None:
         build = self.build if order.rexx else None
-        driver, spec, name = self._resolved(order.target, order.spec, None, build)
+        driver, spec, name = self._resolved(order.target, order.spec, None, build, bake=False)
         machine = self._create(driver, spec, name, wait=False)
         if machine is not None and order.rexx:
             machine.rexx.deploy()
@@ -336,14 +351,16 @@ class Lab:
 
         return RexxRuntime(machine, machine.spec.build or self.build, self.settings.timeout)
 
-    def _baked(self, driver: Driver, target: Target, spec: Spec, build: Build) -> str:
-        """The image of ``spec`` with ``build`` in it; made the first time, once for all processes."""
+    def _baked(self, driver: Driver, target: Target, spec: Spec, build: Build, bake: bool) -> str:
+        """The image of ``spec`` with ``build`` in it; made the first time, once for all processes, if ``bake``."""
         deadline = Deadline(self.settings.build_timeout)
         base = driver.prepare(spec, deadline)
         key = hashlib.sha256(f"{_BAKE_FORMAT} {base} {build.digest}".encode()).hexdigest()[:24]
         found = driver.baked(key)
         if found:
             return found
+        if not bake:
+            raise ImageError(f"{build.label} is in no image yet", where=str(target))
         with locked(cache_dir() / "locks" / f"bake-{key}", deadline=deadline, what="the image being baked"):
             found = driver.baked(key)
             if found:

@@ -64,18 +64,18 @@ PRAGMA application_id = {_PROGRAM};
 PRAGMA user_version = {_FORMAT};
 """
 _COLUMNS = "lease, system, kind, name, run, owner, created, expires, id, image, spec, state"
-# ?14 says that the change is news, which hold good whoever has the entry now. An entry only written again, into a
-# file that may have it already, gives way to what others wrote later. So that a clock put back does not matter,
-# the time of the last change only grows.
+# The last four parameters say whether the change is news, which holds good whoever has the entry now. An entry only
+# written again, into a file that may have it already, gives way to what others wrote later. So that a clock put
+# back does not matter, the time of the last change only grows.
 _PUT = f"""
 INSERT INTO resource ({_COLUMNS}, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (lease) DO UPDATE SET
-    run = CASE WHEN ?14 THEN run ELSE excluded.run END, owner = CASE WHEN ?14 THEN owner ELSE excluded.owner END,
-    expires = CASE WHEN ?14 THEN expires ELSE excluded.expires END,
+    run = CASE WHEN ? THEN run ELSE excluded.run END, owner = CASE WHEN ? THEN owner ELSE excluded.owner END,
+    expires = CASE WHEN ? THEN expires ELSE excluded.expires END,
     id = coalesce(excluded.id, id), image = coalesce(excluded.image, image), spec = coalesce(excluded.spec, spec),
     state = excluded.state, changed = max(changed, excluded.changed)
 WHERE state <> 'closed' AND
-    (?14 OR changed < excluded.changed OR (run = excluded.run AND changed = excluded.changed))
+    (? OR changed < excluded.changed OR (run = excluded.run AND changed = excluded.changed))
 """
 _MARK = "UPDATE resource SET state = ?, changed = max(changed, ?) WHERE lease = ? AND state <> 'closed'"
 _ADOPT = """
@@ -272,7 +272,8 @@ class Ledger:
             str(note.state),
             note.changed,
         )
-        written = connection.execute(_PUT, (*row, lease in self._unwritten)).rowcount > 0
+        news = lease in self._unwritten
+        written = connection.execute(_PUT, (*row, news, news, news, news)).rowcount > 0
         return written and note.state is not State.CLOSED
 
     def _read(self, where: str, values: list[str]) -> dict[str, Entry]:

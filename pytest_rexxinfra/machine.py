@@ -355,7 +355,7 @@ class Machine:
                 archive.seek(0)
                 place = shlex.quote(target)
                 self.run(
-                    f"mkdir -p {place} && tar -xf - -o -C {place}",
+                    f"mkdir -p {place} && cd {place} && tar -xf - -o",
                     stdin=_small(archive),
                     timeout=max(self.timeout, _COPYING),
                     check=True,

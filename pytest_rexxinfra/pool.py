@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from .errors import RexxInfraError
@@ -43,8 +43,10 @@ class Pool:
         self._coming: list[Order] = []
         self._ready: dict[str, list[Machine]] = {}
         self._making: Counter[str] = Counter()
+        self._making_in: Counter[str] = Counter()
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._pauses = 0
         self._changed = threading.Condition()
 
     def expect(self, orders: Sequence[Order]) -> list[Machine]:
@@ -77,13 +79,28 @@ class Pool:
             self._work()
             return machine
 
-    def spare(self, system: str) -> Machine | None:
-        """A ready machine of a system, for whoever needs its place more than its order does."""
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Begin no machine during the block, in which somebody needs its place."""
         with self._changed:
-            for machines in self._ready.values():
-                if machines and machines[0].system == system:
-                    return machines.pop()
-            return None
+            self._pauses += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pauses -= 1
+                self._work()
+
+    def spare(self, system: str) -> Machine | None:
+        """A machine of a system, ready or nearly so, for whoever needs its place more than its order does."""
+
+        def ready() -> list[Machine] | None:
+            return next((each for each in self._ready.values() if each and each[0].system == system), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: ready() or not self._making_in[system])
+            machines = ready()
+            return machines.pop() if machines else None
 
     def close(self) -> list[Machine]:
         """Make no more; returns the machines that nobody took, once those being made are done."""
@@ -113,6 +130,8 @@ class Pool:
 
     def _next(self) -> Order | None:
         """The first order of those coming that nobody has made or is making."""
+        if self._pauses:
+            return None
         room = self._size - self._making.total() - sum(map(len, self._ready.values()))
         if room <= 0:
             return None
@@ -133,6 +152,7 @@ class Pool:
                 order = self._next()
                 assert order is not None
                 self._making[order.key] += 1
+                self._making_in[order.target.system] += 1
                 if len(self._threads) < self._size and self._next() is not None:
                     self._work()
             machine = None
@@ -142,6 +162,7 @@ class Pool:
             finally:
                 with self._changed:
                     self._making[order.key] -= 1
+                    self._making_in[order.target.system] -= 1
                     if machine is not None:
                         self._ready.setdefault(order.key, []).append(machine)
                     else:

@@ -135,8 +135,9 @@ class Reaper:
 
 
 def _close_quietly(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None and not process.stdin.closed:
-        os.close(process.stdin.fileno())
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
 
 
 def read_lease(text: bytes | str) -> Resource:

@@ -45,7 +45,7 @@ _HORIZON = 20
 
 _PACKAGE = Path(__file__).parent
 _MACHINES = pytest.StashKey[list[tuple[Machine, int]]]()
-_FILES = pytest.StashKey[list[Path]]()
+_SAVED = pytest.StashKey[list[str]]()
 
 
 class RexxSession:
@@ -141,6 +141,7 @@ class RexxSession:
         with shown_plainly(), self._skipping(target):
             self._item = request.node
             chosen = Target.parse(target, registry.names()) if isinstance(target, str) else target
+            _patterns(request.node)
             wishes, scope = _wishes(request.node)
             order = Order(chosen, Spec.of(**wishes), "rexx" in request.fixturenames)
             if scope == "test":
@@ -274,17 +275,16 @@ class RexxSession:
 
     def _save(self, item: pytest.Item, machine: Machine, start: int) -> None:
         """Write down what a test's machine leaves, if that is wanted; never an error of the test."""
-        patterns = [str(pattern) for mark in item.iter_markers("collect") for pattern in mark.args]
         if self.settings.artifacts is None:
             return
         from .artifacts import Artifacts
 
-        with shown_plainly():
-            files = Artifacts(self.settings.artifacts).collect(
-                machine, item.nodeid, patterns, start, Deadline(_COLLECTING)
-            )
-        item.stash.setdefault(_FILES, []).extend(files)
-        item.user_properties += [("rexxinfra_artifact", str(path)) for path in files]
+        found = Artifacts(self.settings.artifacts).collect(
+            machine, item.nodeid, _patterns(item), start, Deadline(_COLLECTING)
+        )
+        item.stash.setdefault(_SAVED, []).extend([*map(str, found), *(f"({note})" for note in found.notes)])
+        if found:
+            item.user_properties.append(("rexxinfra_artifacts", str(found.folder)))
 
     def _save_what_failed(self, machine: Machine) -> None:
         if self._item is not None and threading.current_thread() is threading.main_thread():
@@ -318,24 +318,24 @@ class RexxSession:
         machines = item.stash.get(_MACHINES, [])
         if report.failed:
             self._failed.update(machine.resource.lease for machine, _ in machines)
-        if report.when == "teardown" and _FILES in item.stash:
-            report.sections.append(("artifacts, saved at teardown", "\n".join(map(str, item.stash[_FILES]))))
+        saved = item.stash.get(_SAVED, [])
+        if report.when == "teardown" and saved:
+            report.sections.append(("artifacts, saved at teardown", "\n".join(saved)))
         for machine, start in machines:
             self._places.add(f"{machine.system} ({machine.driver.describe(machine.resource)})")
             if report.failed and report.when == "call":
                 said = machine.transcript.since(start)[-_COMMANDS_SHOWN:]
                 if said:
-                    report.sections.append((f"last commands on {machine.where}", machine.transcript.render(said)))
+                    report.sections.append((f"last commands on {machine.where}", "\n".join(map(str, said))))
             runtime = machine.__dict__.get("rexx")
             if runtime is None:
                 continue
-            if runtime.results:
+            if runtime.runs:
                 self._builds.add(runtime.build.label)
             if report.failed and report.when == "call":
-                for number, result in enumerate(runtime.results, 1):
-                    report.sections.append((f"REXX run {number} on {machine.where}", result.report()))
-            if report.when == "teardown":
-                runtime.results.clear()
+                for number, run in enumerate((run for run in runtime.runs if run.mark > start), 1):
+                    text = machine.transcript.masked(run.report())
+                    report.sections.append((f"REXX run {number} on {machine.where}", text))
 
     def finish(self, session: pytest.Session) -> None:
         """Take everything down and tell the controller, or the user, how it went."""
@@ -453,6 +453,17 @@ def _wishes(node: pytest.Item) -> tuple[dict[str, Any], str]:
     if scope not in SCOPES:
         raise UsageError(f"@pytest.mark.machine: scope {scope!r} is not one of {', '.join(SCOPES)}")
     return wishes, scope
+
+
+def _patterns(item: pytest.Item) -> list[str]:
+    """What the marks ``collect`` of a test name; raises `UsageError` for what is no pattern."""
+    patterns = [pattern for mark in item.iter_markers("collect") for pattern in mark.args]
+    if patterns:
+        from .artifacts import Glob
+
+        for pattern in patterns:
+            Glob(pattern)
+    return patterns
 
 
 def _orders(item: pytest.Item) -> list[Order]:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from .deadline import Deadline
 from .errors import ProvisionError, UsageError
 
+SHARED = ""
+"""The holder of what the whole run shares, which never gives anything back while somebody waits."""
+
 
 class Slots:
     """Bounds the machines of a run. ``limits`` maps a system, or ``*`` for every other one, to a number.
@@ -23,6 +26,7 @@ class Slots:
         self._held: dict[str, Counter[str]] = {}
         self._closing: dict[str, Counter[str]] = {}
         self._waiting: dict[str, list[tuple[int, str]]] = {}
+        self._dismissed: set[str] = set()
         self._tickets = itertools.count()
         self._changed = threading.Condition()
 
@@ -30,16 +34,11 @@ class Slots:
         """Most machines at a time in a system; ``None`` when there is no bound."""
         return self._limits.get(system, self._limits.get("*"))
 
-    def full(self, system: str) -> bool:
-        """Whether whoever asks now would have to wait."""
-        with self._changed:
-            return self._free(system) <= len(self._waiting.get(system, ()))
-
     def acquire(self, system: str, holder: str, deadline: Deadline) -> None:
         """Take a slot, waiting for one until the deadline.
 
-        Raises `UsageError` at once when nobody could ever give one back, because all who hold slots wait
-        for more; `ProvisionError` at the deadline.
+        Raises `UsageError` at once when nobody could ever give one back, because all who hold slots are
+        `SHARED` or wait for more; `ProvisionError` at the deadline, or when ``holder`` is dismissed.
         """
         if self.limit(system) is None:
             return
@@ -68,16 +67,22 @@ class Slots:
             return True
 
     def closing(self, system: str, holder: str) -> None:
-        """A machine is being removed, so that its slot will come back by itself."""
+        """A machine is being removed, so that its slot will come back by itself; to be said once for each."""
         with self._changed:
             self._closing.setdefault(system, Counter())[holder] += 1
 
-    def release(self, system: str, holder: str) -> None:
-        """Give a slot back."""
+    def release(self, system: str, holder: str, closing: bool = False) -> None:
+        """Give a slot back; ``closing`` says whether that was announced."""
         with self._changed:
-            for counts in (self._held.get(system), self._closing.get(system)):
+            for counts in (self._held.get(system), self._closing.get(system) if closing else None):
                 if counts and counts[holder] > 0:
                     counts[holder] -= 1
+            self._changed.notify_all()
+
+    def dismiss(self, holder: str) -> None:
+        """Serve a holder that has ended no more; what it holds is still to be released."""
+        with self._changed:
+            self._dismissed.add(holder)
             self._changed.notify_all()
 
     def _free(self, system: str) -> int:
@@ -89,15 +94,17 @@ class Slots:
         return min(self._waiting[system], key=lambda ticket: (held[ticket[1]], ticket[0]))
 
     def _check(self, system: str, holder: str, deadline: Deadline) -> None:
+        if holder in self._dismissed:
+            raise ProvisionError("who asked for the machine has ended", where=system)
         limit = self.limit(system)
         held = self._held.get(system, Counter())
         holders = sorted(name for name, number in held.items() if number > 0)
-        blocked = {name for _, name in self._waiting[system]}
+        blocked = {SHARED, *(name for _, name in self._waiting[system])}
         stuck = blocked.issuperset(holders) and not self._closing.get(system, Counter()).total()
         if self._free(system) <= 0 and stuck and self._waiting[system][-1][1] == holder:
             raise UsageError(
-                f"no machine can be made: there may be {limit} at a time in {system}, and every test that has one "
-                "waits for another",
+                f"no machine can be made: there may be {limit} at a time in {system}, and each of them is shared by "
+                "the whole run, or its test waits for another",
                 where=system,
                 hint=f"--rexx-max={system}={sum(held.values()) + 1} or more",
             )

@@ -25,10 +25,12 @@ def unpack(archive: tarfile.TarFile, folder: Path, members: Iterable[tarfile.Tar
         if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
             continue
         target = _inside(folder, member.name)
-        if member.islnk():
-            _inside(folder, member.linkname)
         if target.is_symlink() and not member.isdir():
             target.unlink()
+        if member.islnk() and (source := _inside(folder, member.linkname)).is_symlink():
+            # Extracting it would set the mode and times of whatever the link leads to.
+            target.symlink_to(source.readlink())
+            continue
         member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
         member.mode = member.mode & _KEPT_MODE | (0o700 if member.isdir() else 0)
         # What a filter would check has been checked.

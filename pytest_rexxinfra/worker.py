@@ -65,9 +65,6 @@ class WorkerCustodian:
     def kept(self, leases: Iterable[str]) -> None:
         self._send(0, "kept", list(leases))
 
-    def full(self, system: str) -> bool:
-        return self._limits.limit(system) is not None and bool(self._ask("full", system))
-
     def share(self, key: str, target: str, spec: Spec, rexx: bool) -> tuple[Resource, Spec, str, bool]:
         """The machine that all workers share under ``key``; the last item says whether to prepare it."""
         found: tuple[Resource, Spec, str, bool] = self._ask("share", (key, target, spec, rexx))
@@ -113,5 +110,7 @@ class WorkerCustodian:
 
 
 def interrupt_main() -> None:
-    """Let the main thread see a Ctrl-C."""
-    os.kill(os.getpid(), signal.SIGINT)
+    """Let the main thread see a Ctrl-C, also when it waits in a system call."""
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, signal.SIGINT)

@@ -99,8 +99,6 @@ class RexxRuntime:
     machine: Machine
     build: Build
     timeout: float
-    results: deque[RexxResult] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
-    """The latest results; under pytest those of the current test."""
     runs: deque[ScriptRun] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
     """The latest runs, with those that an error ended, of whatever test."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -108,6 +106,11 @@ class RexxRuntime:
 
     def __repr__(self) -> str:
         return f"<RexxRuntime {self.build.label} on {self.machine.where}>"
+
+    @property
+    def results(self) -> list[RexxResult]:
+        """The latest results, of the runs that gave one."""
+        return [run.result for run in self.runs if run.result is not None]
 
     def deploy(self, deadline: Deadline | None = None) -> Deployment:
         """Make sure that the build is in the machine; quick when it is."""
@@ -164,7 +167,6 @@ class RexxRuntime:
             machine=self.machine.where,
             exit_value=self._exit_value(result, report),
         )
-        self.results.append(found)
         self._ran(name, text, found)
         return found
 

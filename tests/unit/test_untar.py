@@ -76,3 +76,23 @@ def test_a_file_replaces_a_link_and_not_what_it_leads_to(tmp_path: Path) -> None
     unpack(archive(entry("name", tarfile.SYMTYPE, "../theirs"), entry("name")), inside)
     assert (tmp_path / "theirs").read_text() == "untouched"
     assert (inside / "name").read_bytes() == b"data"
+
+
+def test_a_hard_link_to_a_link_touches_nothing_outside(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("private")
+    outside.chmod(0o600)
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+    hard = tarfile.TarInfo("hard")
+    hard.type, hard.linkname, hard.mode, hard.mtime = tarfile.LNKTYPE, "link", 0o777, 1
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.addfile(link)
+        tar.addfile(hard)
+    before = outside.stat()
+    data.seek(0)
+    with tarfile.open(fileobj=data) as tar:
+        unpack(tar, tmp_path / "folder")
+    assert (tmp_path / "folder/hard").is_symlink()
+    assert outside.stat() == before
