@@ -14,7 +14,7 @@ import click
 from .console import age, events, plain_errors, table
 from .deadline import Deadline
 from .errors import RexxInfraError, SystemUnavailable, UsageError
-from .lab import is_expired, is_orphan, make_driver, open_entries
+from .lab import is_expired, is_orphan, lost, make_driver, open_entries
 from .ledger import Entry, Ledger, State
 from .model import Capability, Kind, Phase, Resource
 from .systems import registry
@@ -62,21 +62,27 @@ class Everything:
 
     found: Sequence[Found]
     entries: dict[str, Entry]
+    unlisted: Sequence[tuple[Driver, Resource]]
+    """What dead runs may have half made or half removed."""
 
     @classmethod
     def look(cls, ledger: Ledger) -> Everything:
         entries = open_entries(ledger)
         found: list[Found] = []
+        unlisted: list[tuple[Driver, Resource]] = []
         for name in registry.names():
             try:
                 driver = make_driver(name, events())
                 if driver.probe().usable:
-                    found += [Found(driver, each, entries.get(each.lease)) for each in driver.list()]
+                    listed = driver.list()
+                    found += [Found(driver, each, entries.get(each.lease)) for each in listed]
+                    own = {lease: entry for lease, entry in entries.items() if entry.resource.system == name}
+                    unlisted += [(driver, each) for each in lost(listed, own)]
             except SystemUnavailable:
                 continue
             except RexxInfraError as error:
                 click.echo(f"{name}: {error.message}", err=True)
-        return cls(sorted(found, key=lambda each: each.resource.created), entries)
+        return cls(sorted(found, key=lambda each: each.resource.created), entries, unlisted)
 
     def named(self, name: str) -> Found:
         """The resource of a name, or whose name begins so; raises `UsageError` unless it is exactly one."""
@@ -202,6 +208,12 @@ def reap(dry_run: bool, expired: bool, everything: bool) -> None:
         orphan = is_orphan(each.resource, now.entries)
         return everything or orphan or (expired and is_expired(each.resource, now.entries))
 
+    if not dry_run:
+        ledger = Ledger()
+        for driver, resource in now.unlisted:
+            driver.destroy([resource], Deadline(_REMOVING))
+            ledger.closed([resource.lease])
+        ledger.close()
     doomed = [each for each in now.found if chosen(each)]
     _remove(doomed, dry_run)
     if not doomed:

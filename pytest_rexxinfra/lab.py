@@ -145,13 +145,11 @@ class Lab:
         listed = driver.list()
         entries = open_entries(self.ledger, driver.name)
         orphans = [each for each in listed if is_orphan(each, entries)]
-        if orphans:
+        unlisted = lost(listed, entries)
+        if orphans or unlisted:
             with self.events.step(driver.name, f"remove {len(orphans)} left by dead runs"):
-                driver.destroy(orphans, Deadline(_TEARDOWN))
-        gone = entries.keys() - {each.lease for each in listed}
-        over = [lease for lease in gone if entries[lease].resource.owner.alive is False]
-        if over or orphans:
-            self.ledger.closed([*over, *(each.lease for each in orphans)])
+                driver.destroy([*orphans, *unlisted], Deadline(_TEARDOWN))
+            self.ledger.closed(each.lease for each in [*orphans, *unlisted])
 
     def provision(
         self,
@@ -549,6 +547,17 @@ def is_orphan(resource: Resource, entries: Mapping[str, Entry]) -> bool:
     current = entry.resource if entry else resource
     kept = entry is not None and entry.state is State.KEPT and current.expires > time.time()
     return current.owner.alive is False and not kept
+
+
+def lost(listed: Sequence[Resource], entries: Mapping[str, Entry]) -> list[Resource]:
+    """What the ledger has of dead owners, and the system does not list: gone, or half made or half removed.
+
+    What was kept is not lost, for it may be in another engine.
+    """
+    there = {each.lease for each in listed}
+    return [
+        entry.resource for lease, entry in entries.items() if lease not in there and is_orphan(entry.resource, entries)
+    ]
 
 
 def is_expired(resource: Resource, entries: Mapping[str, Entry]) -> bool:

@@ -134,6 +134,7 @@ class Ledger:
         self._notes: dict[str, _Note] = {}
         self._unwritten: set[str] = set()
         self._reopened = False
+        self._suspect = False
         with _LOCK:
             _LEDGERS.add(self)
 
@@ -233,7 +234,10 @@ class Ledger:
             self._unwritten.add(lease)
 
     def _write(self) -> None:
-        """Write what the file lacks: what was noted since, or into a file just opened whatever is ours and open."""
+        """Write what the file lacks: what was noted since, or into a file just opened whatever is ours and open.
+
+        Every operation begins or ends with this.
+        """
 
         def put(connection: sqlite3.Connection) -> list[str]:
             due = list(self._notes if self._reopened else self._unwritten)
@@ -242,13 +246,16 @@ class Ledger:
             with _transaction(connection):
                 return [lease for lease in due if not self._put(connection, lease)]
 
+        if self._suspect:
+            self._suspect = False
+            self._disconnect()
         forgettable = self._attempt(put)
         if forgettable is not None:
             self._reopened = False
             self._unwritten.clear()
             self._wait(_PATIENCE)
             for lease in forgettable:
-                del self._notes[lease]
+                self._notes.pop(lease, None)
 
     def _put(self, connection: sqlite3.Connection, lease: str) -> bool:
         """Write one note; says whether it is to be remembered, as an open entry of ours."""
@@ -331,7 +338,7 @@ class Ledger:
         elif code != sqlite3.SQLITE_FULL:
             # Opened anew it may be better: SQLite stays read-only when it once had to be. A full disk is
             # another matter, for there is no room to open anything.
-            self._disconnect()
+            self._suspect = True
         self._tell(
             f"the ledger {self._path or ''} cannot be used now: {getattr(error, 'message', error)}. This process "
             "remembers what it makes and writes it when that works again. The resources have their labels, by which "
@@ -469,8 +476,8 @@ def _entry(
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """All or nothing, with the right to write from the start."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     finally:
@@ -539,7 +546,7 @@ def _prune(connection: sqlite3.Connection) -> None:
     old = connection.execute(_OLD, (time.time() - _REMEMBERED, _PRUNED_AT_ONCE)).fetchall()
     if old:
         with suppress(sqlite3.OperationalError), _transaction(connection):
-            connection.executemany("DELETE FROM resource WHERE lease = ? AND state = 'closed'", old)
+            connection.executemany("DELETE FROM resource WHERE lease = ?", old)
 
 
 def _is_corrupt(error: sqlite3.Error) -> bool:

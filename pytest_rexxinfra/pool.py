@@ -65,7 +65,6 @@ class Pool:
         with self._changed:
             self._known.add(order.key)
             self._refused.discard(order.key)
-            self._strike(order)
             self._work()
 
     def take(self, order: Order) -> Machine | None:

@@ -100,14 +100,17 @@ class Sweeper:
         deadline = Deadline(_PATIENCE)
         leases = {each.lease for each in given}
         removed: set[str] = set()
+        # By name too: something half made or half removed may not be listed.
+        unlisted = list(given)
         deadline.wait_for(lambda: driver.probe().usable, f"{system} to answer")
         last_call = time.monotonic() + _LINGER
         while True:
             try:
                 listed = [each for each in driver.list() if each.lease in leases or self._is_mine(each)]
                 removed |= {each.lease for each in listed}
-                if listed:
-                    driver.destroy(listed, Deadline(10))
+                if listed or unlisted:
+                    driver.destroy([*listed, *(each for each in unlisted if each.lease not in removed)], Deadline(10))
+                    unlisted = []
                 elif removed >= leases or time.monotonic() >= last_call:
                     break
             except RexxInfraError:

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -112,9 +111,10 @@ class LocalDriver(Driver):
         if kind is Isolation.NAMESPACES and os.geteuid() != 0:
             return "this is not root"
         try:
-            with tempfile.TemporaryDirectory(dir=_machines()) as folder:
-                (Path(folder) / "home").mkdir()
-                self._hold(Path(folder), kind, Spec(), Deadline(10)).kill()
+            # A directory that stays, for one made each time would be left by a run that is killed just then.
+            folder = state_dir() / "probe"
+            (folder / "home").mkdir(parents=True, exist_ok=True)
+            self._hold(folder, kind, Spec(), Deadline(10)).kill()
         except RexxInfraError as error:
             return " ".join((error.output or error.message).split())
         except OSError as error:
