@@ -13,13 +13,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_rexxinfra import ledger as module
 from pytest_rexxinfra.ledger import Entry, Ledger, State
+from pytest_rexxinfra.locks import locked
 from pytest_rexxinfra.model import Kind, Owner, Resource
 from pytest_rexxinfra.paths import ledger_path, state_dir
 
@@ -429,6 +432,27 @@ print(json.dumps([lease.lease, said]))
     assert set(leases(ledger.entries())) == {lease for lease, _ in told}
 
 
+def test_a_corrupt_file_was_moved_by_another(
+    path: Path, ledger: Ledger, open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """Between finding the damage and having the lock."""
+    path.parent.mkdir()
+    path.write_bytes(b"garbage" * 1000)
+    mine, theirs = new(), new()
+    other = open_ledger()
+
+    def late(place: Path, **options: Any) -> AbstractContextManager[None]:
+        monkeypatch.setattr(module, "locked", locked)
+        other.intend(theirs)
+        return locked(place, **options)
+
+    monkeypatch.setattr(module, "locked", late)
+    ledger.intend(mine)
+    assert leases(other.entries()) == [mine.lease, theirs.lease]
+    assert len(list(path.parent.glob("*.corrupt-*"))) == 1
+    assert len(said) == 1
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     script = """
 import subprocess
@@ -528,20 +552,18 @@ def test_it_cannot_be_opened(obstacle: str, path: Path, ledger: Ledger, said: li
     assert len(said) == 1
 
 
-def test_a_read_only_directory(public_folder: Path) -> None:
+def test_a_read_only_directory_or_file(public_folder: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
     script = """
-import stat
-for existing in (False, True):
-    folder = Path(f"closed-{existing}")
+for existing, closed in ((False, "."), (True, "."), (True, "ledger")):
+    folder = Path(f"{existing}-{closed}")
     folder.mkdir()
     if existing:
         ledger = Ledger(folder / "ledger")
         ledger.intend(new())
         ledger.close()
-        (folder / "ledger").chmod(0o400)
-    folder.chmod(0o500)
+    (folder / closed).chmod(0o500)
     said = []
     ledger = Ledger(folder / "ledger", said.append)
     lease = new()
@@ -549,9 +571,8 @@ for existing in (False, True):
     ledger.made(lease)
     assert lease.lease in [entry.resource.lease for entry in ledger.entries()]
     assert len(said) == 1, said
-    folder.chmod(0o700)
-    if existing:
-        (folder / "ledger").chmod(0o600)
+    for each in (folder, *folder.iterdir()):
+        each.chmod(0o700)
     ledger.keep([lease.lease])
     assert len(said) == 1, said
     assert len(Ledger(folder / "ledger").entries()) == 1 + existing
@@ -648,6 +669,53 @@ def test_the_file_goes_while_it_is_open(
     assert said == []
 
 
+@pytest.mark.parametrize("when", ["begun", "written"])
+def test_the_file_goes_just_when_it_is(
+    when: str, ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    begin, transaction = module._begin, module._transaction
+
+    def begin_and_lose(path: Path) -> None:
+        monkeypatch.undo()
+        begin(path)
+        path.unlink()
+
+    @contextmanager
+    def write_and_lose(connection: sqlite3.Connection) -> Iterator[None]:
+        monkeypatch.undo()
+        with transaction(connection):
+            yield
+        shutil.rmtree(path.parent)
+
+    lease = new()
+    if when == "begun":
+        monkeypatch.setattr(module, "_begin", begin_and_lose)
+    else:
+        ledger.entries()
+        monkeypatch.setattr(module, "_transaction", write_and_lose)
+    ledger.intend(lease)
+    assert leases(Ledger(path, said.append).entries()) == [lease.lease]
+    assert said == []
+
+
+def test_interrupted_while_it_writes(
+    ledger: Ledger, open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    def interrupt(*anything: object) -> bool:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    lease = new()
+    monkeypatch.setattr(Ledger, "_put", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.intend(lease)
+    other = open_ledger()
+    other.intend(new())
+    assert said == [], "nothing is locked"
+    ledger.made(lease)
+    assert other.find(lease.lease) == Entry(lease, State.LIVE, None)
+
+
 def test_exactly_one_adopts(path: Path, ledger: Ledger) -> None:
     kept = [new() for _ in range(40)]
     for each in kept:
@@ -697,6 +765,18 @@ def test_adoption(ledger: Ledger, open_ledger: Callable[[], Ledger], path: Path)
         ledger.keep([live.lease])
     other.made(replace(lease, id="0123"))
     assert other.find(lease.lease) == replace(adopted, resource=replace(adopted.resource, id="0123"))
+
+
+def test_the_first_owner_ends_what_was_adopted(ledger: Ledger, open_ledger: Callable[[], Ledger]) -> None:
+    lease = new("first")
+    ledger.intend(lease)
+    ledger.keep([lease.lease])
+    adopted = open_ledger().adopt(
+        lease.lease, run="second", owner=replace(Owner.current(), pid=1), expires=time.time() + 100
+    )
+    assert adopted is not None
+    ledger.destroyed([lease.lease])
+    assert open_ledger().find(lease.lease) == replace(adopted, state=State.DESTROYED)
 
 
 def test_the_clock_is_put_forward(
