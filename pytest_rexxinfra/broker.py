@@ -97,7 +97,9 @@ class Broker:
     def close(self) -> None:
         """Wait until every worker has ended its connection, and what the dead ones left has been taken over."""
         with suppress(OSError):
-            self._listener.close()
+            # Closing alone would leave the thread that accepts, and with it the address.
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
         with self._changed:
             self._changed.wait_for(lambda: not self._lines, _PATIENCE)
 

@@ -100,8 +100,8 @@ class RunCustodian:
             held = self._held.get(resource.lease)
             if held is not None:
                 held.resource = resource
-                held.made = True
-                self.created += 1
+                held.made = resource.kind is not Kind.NAMESPACE
+                self.created += held.made
 
     def closing(self, leases: Iterable[str]) -> None:
         with self._lock:

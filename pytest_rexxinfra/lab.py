@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from .custody import Custodian, RunCustodian
@@ -44,12 +44,15 @@ from .teardown import Teardown
 if TYPE_CHECKING:
     from .rexx.builds import Build
     from .rexx.runtime import RexxRuntime
-    from .systems.base import Driver
+    from .systems.base import Driver, Lease
 
 _TEARDOWN = 60.0
 _QUEUE = 1200.0
 """Seconds to wait while there are as many machines as there may be."""
 _BAKE_FORMAT = "1"
+_MANY = 8
+"""So many machines to come are worth keeping parts of machines for."""
+
 _VERIFIED_AT_ONCE = 50
 """So many removals are confirmed with one look at the system, the rest at the end of the run."""
 
@@ -130,7 +133,7 @@ class Lab:
         """
         with self._lock:
             if system not in self._drivers:
-                driver = make_driver(system, self.events, keeping=self.settings.keep != "never")
+                driver = make_driver(system, self.events, self.settings.keep != "never", partial(self._beside, system))
                 availability = driver.probe()
                 if not availability.usable:
                     raise SystemUnavailable(availability.reason, where=system, hint=availability.hint)
@@ -217,6 +220,7 @@ class Lab:
             machine = self._machine(driver, resource, spec, name)
             try:
                 machine.connect()
+                driver.entered(resource, machine.probe)
             except BaseException as failure:
                 self.before_removal(machine)
                 said = machine.last_words()
@@ -240,6 +244,13 @@ class Lab:
                 if self.custodian.open(lease, Deadline(_QUEUE), wait=False):
                     return
             self.custodian.open(lease, Deadline(_QUEUE))
+
+    def _beside(self, system: str, kind: Kind, name: str, create: Callable[[Resource], Resource]) -> Resource:
+        """Make what a driver needs beside the machines."""
+        driver = self._drivers[system]
+        lease = self._lease(driver, kind, name)
+        self.custodian.open(lease, Deadline(_QUEUE))
+        return self._make(driver, lease, None, lambda: create(lease))
 
     def _lease(self, driver: Driver, kind: Kind, name: str) -> Resource:
         return Resource.lease_for(driver.name, kind, self.run_id, name, owner=self.custodian.owner)
@@ -333,7 +344,8 @@ class Lab:
     def _make_ahead(self, order: Order) -> Machine | None:
         build = self.build if order.rexx else None
         driver, spec, name = self._resolved(order.target, order.spec, None, build, bake=False)
-        machine = self._create(driver, spec, name, wait=False)
+        many = self.pool.pending >= _MANY
+        machine = self._create(driver, spec.but(handed_on=many), name, wait=False)
         if machine is not None and order.rexx:
             machine.rexx.deploy()
         return machine
@@ -437,6 +449,9 @@ class Lab:
         resources = [each for each in resources if each.lease in self._open]
         if not resources:
             return
+        for leaving in [self._machines[each.lease] for each in resources if each.lease in self._machines]:
+            with suppress(RexxInfraError):
+                driver.leaving(leaving.resource, leaving.probe)
         driver.destroy(resources, Deadline(_TEARDOWN))
         leases = [each.lease for each in resources]
         self.ledger.destroyed(leases)
@@ -524,12 +539,12 @@ class Lab:
             raise failures[0]
 
 
-def make_driver(system: str, events: Events, keeping: bool = False) -> Driver:
+def make_driver(system: str, events: Events, keeping: bool = False, lease: Lease | None = None) -> Driver:
     """A driver with its surroundings, whether or not the system can be used."""
     from .images import ImageStore
     from .systems.base import Surroundings
 
-    return registry.driver_class(system)(Surroundings(events, ImageStore(events=events), keeping))
+    return registry.driver_class(system)(Surroundings(events, ImageStore(events=events), keeping, lease))
 
 
 def open_entries(ledger: Ledger, system: str | None = None) -> dict[str, Entry]:

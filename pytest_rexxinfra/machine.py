@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .systems.base import Driver
 
 _OPENING = 30.0
+_PROBING = 5.0
 _COPYING = 300.0
 _COPY_SIZE = 1 << 20
 
@@ -154,6 +155,14 @@ class Machine:
                 where=self.where,
             )
         return result
+
+    def probe(self, command: str) -> CommandResult:
+        """Run a quick command of our own, which no transcript shows."""
+        deadline = Deadline(_PROBING)
+        started = time.monotonic()
+        with self._channel() as channel:
+            output = channel.run(command, deadline=deadline)
+        return CommandResult(command, output.rc, output.stdout, output.stderr, time.monotonic() - started, self.where)
 
     def run_reporting(
         self,

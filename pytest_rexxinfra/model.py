@@ -59,6 +59,8 @@ class Kind(StrEnum):
     MACHINE = "machine"
     NETWORK = "network"
     VOLUME = "volume"
+    NAMESPACE = "namespace"
+    """Something beside the machines that a driver needs for several of them; not counted for the user."""
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -135,6 +137,8 @@ class Spec:
     build: Build | None = None
     baked: str | None = None
     """Set by the lab: an image in which ``build`` already is on top of ``image``."""
+    handed_on: bool = False
+    """Set by the lab: parts that no machine can change for the next one may be handed on to it."""
 
     @classmethod
     def of(cls, **wishes: Any) -> Spec:
@@ -142,7 +146,7 @@ class Spec:
 
         Raises `UsageError` naming the wish that cannot be right.
         """
-        known = {each.name for each in fields(cls)} - {"build", "baked"}
+        known = {each.name for each in fields(cls)} - {"build", "baked", "handed_on"}
         for name in wishes:
             if name not in known:
                 raise UsageError(f"a machine has no {name!r}", hint=f"it can have: {', '.join(sorted(known))}")
@@ -161,7 +165,7 @@ class Spec:
         described = {
             each.name: getattr(self, each.name)
             for each in fields(self)
-            if each.name not in ("image", "build", "baked", "env")
+            if each.name not in ("image", "build", "baked", "handed_on", "env")
         }
         build = self.build.digest if self.build else None
         text = repr((image, sorted(described.items()), sorted(self.env.items()), build))

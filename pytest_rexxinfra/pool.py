@@ -60,6 +60,11 @@ class Pool:
             self._work()
             return stale
 
+    @property
+    def pending(self) -> int:
+        """How many orders are known to come."""
+        return len(self._coming)
+
     def learn(self, order: Order) -> None:
         """``order`` has been made in the open, so it can be made ahead."""
         with self._changed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
@@ -11,7 +11,7 @@ from ..channels.stream import Stream
 from ..deadline import Deadline
 from ..errors import Unsupported
 from ..events import Events
-from ..model import Capability, Resource, Spec, Status
+from ..model import Capability, CommandResult, Kind, Resource, Spec, Status
 
 if TYPE_CHECKING:
     from ..images import ImageStore
@@ -27,13 +27,21 @@ class Availability:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+Lease = Callable[[Kind, str, Callable[[Resource], Resource]], Resource]
+"""Makes something under a lease of its own: kind, name, and what makes it."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
-    """What a driver is given: where to report, the images, and whether machines may outlive the run."""
+    """What a driver is given: where to report, the images, whether machines may outlive the run.
+
+    ``lease`` is for what a driver needs beside the machines themselves; without it there is no lab.
+    """
 
     events: Events
     images: ImageStore
     keeping: bool = False
+    lease: Lease | None = None
 
 
 class Driver(ABC):
@@ -103,6 +111,12 @@ class Driver(ABC):
     def sees(self, machine: Resource, path: str) -> bool:
         """Whether files of the controller under ``path`` are in the machine at the same path."""
         return False
+
+    def entered(self, machine: Resource, run: Callable[[str], CommandResult]) -> None:  # noqa: B027
+        """Commands have just begun to run in a new machine."""
+
+    def leaving(self, machine: Resource, run: Callable[[str], CommandResult]) -> None:  # noqa: B027
+        """A machine is about to be destroyed; commands may still run in it, or may not."""
 
     def adopt(self, machine: Resource, spec: Spec) -> None:  # noqa: B027 - most drivers need not do anything
         """Get ready to use a machine that another process of this run, or another driver object, made."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,15 +17,17 @@ from ..channels.docker import DockerStream
 from ..channels.stream import Stream, drain
 from ..deadline import Deadline
 from ..errors import CommandFailed, MachineDied, ProvisionError, RexxInfraError, SystemUnavailable, UsageError
-from ..model import LABEL_PREFIX, Capability, Kind, Phase, Resource, Spec, Status
+from ..model import LABEL_PREFIX, Capability, CommandResult, Kind, Phase, Resource, Spec, Status
 from .base import Availability, Driver, Surroundings
 from .engine import Engine, explanation
 from .engine_images import EngineImages
+from .engine_namespaces import LOOK, Namespaces
 from .engine_reset import reset
 
 _IMAGE = f"{LABEL_PREFIX}image"
 _LEASED = {"label": f"{LABEL_PREFIX}lease"}
 _SHELL = ("/bin/sh",)
+_NAMESPACES = "REXX_DOCKER_NAMESPACES"
 _PARALLEL = 8
 
 
@@ -43,6 +46,7 @@ class DockerDriver(Driver):
         super().__init__(around)
         self.engine = Engine()
         self.images = EngineImages(self.engine, around)
+        self.namespaces = Namespaces(self._make_namespace)
         self._attached: dict[str, DockerStream] = {}
         self._fresh: set[str] = set()
 
@@ -64,11 +68,12 @@ class DockerDriver(Driver):
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
         image = self.prepare(spec, deadline)
         machine = replace(lease, image=spec.image or self.default_image)
+        config = _container_config(spec, machine, image, self.around.keeping)
         try:
+            if self._can_hand_on(spec) and (holder := self.namespaces.take(lease.lease)):
+                config["HostConfig"]["NetworkMode"] = f"container:{holder}"
             with self.engine.translated(f"creating a container from {machine.image}", lease.name):
-                made = self.engine.api.create_container_from_config(
-                    _container_config(spec, machine, image, self.around.keeping), lease.name
-                )
+                made = self.engine.api.create_container_from_config(config, lease.name)
             machine = replace(machine, id=made["Id"])
             with self.engine.translated(f"starting a container of {machine.image}", lease.name):
                 if spec.command is None:
@@ -81,6 +86,22 @@ class DockerDriver(Driver):
                 raise ProvisionError(error.message, output=error.output, hint=error.hint) from error
             raise
         return machine
+
+    def _can_hand_on(self, spec: Spec) -> bool:
+        """Whether a machine may use a network namespace that others used before, and will use."""
+        plain = spec.network is None and not spec.ports and spec.hostname is None and spec.command is None
+        return spec.handed_on and plain and not self.around.keeping and os.environ.get(_NAMESPACES) != "own"
+
+    def _make_namespace(self) -> Resource:
+        """Start a container that does nothing but hold a network namespace."""
+        assert self.around.lease is not None
+        return self.around.lease(Kind.NAMESPACE, "net", lambda lease: self.create(lease, Spec(), Deadline(60)))
+
+    def entered(self, machine: Resource, run: Callable[[str], CommandResult]) -> None:
+        self.namespaces.entered(machine.lease, lambda: run(LOOK).stdout_bytes)
+
+    def leaving(self, machine: Resource, run: Callable[[str], CommandResult]) -> None:
+        self.namespaces.leaving(machine.lease, lambda: run(LOOK).stdout_bytes)
 
     def _attach(self, lease: str, container: str) -> None:
         """Attach to a container that is about to start, whose main process is our shell."""
@@ -138,6 +159,12 @@ class DockerDriver(Driver):
                 found = self.engine.api.inspect_container(_ref(machine))
             except NotFound:
                 return Status(Phase.GONE)
+        mode, _, holder = found["HostConfig"]["NetworkMode"].partition(":")
+        if mode == "container":
+            return replace(self._status(found), address=self.status(replace(machine, id=holder)).address)
+        return self._status(found)
+
+    def _status(self, found: Mapping[str, Any]) -> Status:
         state = found["State"]
         networks = found["NetworkSettings"]["Networks"].values()
         address = next((each["IPAddress"] for each in networks if each["IPAddress"]), None)
@@ -149,6 +176,7 @@ class DockerDriver(Driver):
     def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
         removers: Mapping[Kind, Callable[[Resource, Deadline], None]] = {
             Kind.MACHINE: self._remove_container,
+            Kind.NAMESPACE: self._remove_container,
             Kind.NETWORK: self._remove_network,
             Kind.VOLUME: self._remove_volume,
         }
@@ -182,6 +210,9 @@ class DockerDriver(Driver):
 
         with self.engine.translated("removing the container", machine.name):
             deadline.wait_for(removed, f"the engine to remove {machine.name}")
+        unusable = self.namespaces.left(machine.lease)
+        if unusable is not None:
+            self._remove_container(unusable, deadline)
 
     def _remove_network(self, network: Resource, deadline: Deadline) -> None:
         with self.engine.translated("removing the network", network.name), suppress(NotFound):
@@ -214,10 +245,8 @@ class DockerDriver(Driver):
 
     def reset(self, machine: Resource, spec: Spec, deadline: Deadline) -> Resource:
         with self.engine.translated("resetting the container", machine.name):
-            if spec.command is not None:
-                self.engine.api.kill(_ref(machine))
-                self.engine.api.start(_ref(machine))
-            reset(self.engine.api, _ref(machine), self.prepare(spec, deadline), partial(self._must, machine, deadline))
+            image, run = self.prepare(spec, deadline), partial(self._must, machine, deadline)
+            reset(self.engine.api, _ref(machine), image, run, restart=spec.command is not None)
         return machine
 
     def _must(self, machine: Resource, deadline: Deadline, argv: Sequence[str]) -> None:

@@ -30,9 +30,13 @@ class Engine:
     def api(self) -> APIClient:
         """Client of the engine that the environment names."""
         try:
-            return APIClient(version="auto", timeout=60, **self._endpoint)
+            client = APIClient(version="auto", timeout=60, **self._endpoint)
         except (DockerException, requests.exceptions.RequestException) as error:
             raise self.unavailable(error) from error
+        if str(client.base_url).startswith("http+docker:"):
+            # Looking for a proxy in the environment takes requests longer than asking the socket.
+            client.trust_env = False
+        return client
 
     @cached_property
     def _endpoint(self) -> dict[str, Any]:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from docker import APIClient
+
+from ..errors import ProvisionError
 
 _ADDED, _DELETED = 1, 2
 """Kinds of change, as the engine's ``ContainerChanges`` call numbers them; 0 is changed."""
 
-_INIT = "docker-init"
+_INIT = ("/sbin/docker-init", "/usr/sbin/docker-init")
 """The engine's own addition to every container that has one."""
+
+_ENGINE_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+"""Files that the engine writes for each container, in no image, before it starts."""
 
 _AT_ONCE = 500
 _END_OTHERS = """
@@ -31,25 +37,51 @@ Run = Callable[[Sequence[str]], None]
 """Runs a program in the container; raises unless it ends with status 0."""
 
 
-def reset(api: APIClient, container: str, image: str, run: Run) -> None:
+def reset(api: APIClient, container: str, image: str, run: Run, *, restart: bool) -> None:
     """Undo what happened in a running container: end its processes, and restore its files.
 
-    The main process stays; below docker-init, process 1, that is the first child. The files come from a
-    second container of the same image, which is never started.
+    The main process stays, unless it has work of its own, for which it has to ``restart`` with the restored
+    files. Below docker-init, process 1, it is the first child. The files come from a second container of the
+    same image, which is never started. Raises `ProvisionError` for what cannot be undone.
     """
-    run(["/bin/sh", "-c", _END_OTHERS])
-    changes = [each for each in api.diff(container) or [] if PurePosixPath(each["Path"]).name != _INIT]
+    found = api.inspect_container(container)
+    _refuse(api, container, found)
+    if not restart:
+        run(["/bin/sh", "-c", _END_OTHERS])
+    changes = _changes(api, container)
     added = _outermost([each["Path"] for each in changes if each["Kind"] == _ADDED])
     for start in range(0, len(added), _AT_ONCE):
         run(["rm", "-rf", "--", *added[start : start + _AT_ONCE]])
     lost = {each["Path"]: each["Kind"] == _DELETED for each in changes if each["Kind"] != _ADDED}
     if lost:
-        with _pristine(api, image) as source, tempfile.TemporaryFile() as archive:
+        with _pristine(api, image, found["Config"]["Labels"]) as source, tempfile.TemporaryFile() as archive:
             with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
                 for path, whole in lost.items():
                     _copy(api, source, path, whole, tar)
             archive.seek(0)
             api.put_archive(container, "/", archive)
+    if restart:
+        api.kill(container)
+    for each in _changes(api, container):
+        if each["Kind"] in (_ADDED, _DELETED):
+            raise ProvisionError(f"{each['Path']} is not as it was")
+    if restart:
+        api.start(container)
+
+
+def _refuse(api: APIClient, container: str, found: Mapping[str, Any]) -> None:
+    """Raise `ProvisionError` for changes of which the engine keeps no account."""
+    for volume in found["Mounts"]:
+        raise ProvisionError(f"{volume['Destination']} is a volume, whose content the image does not tell")
+    started = datetime.fromisoformat(found["State"]["StartedAt"])
+    for path in _ENGINE_FILES:
+        _, stat = api.get_archive(container, path)
+        if datetime.fromisoformat(stat["mtime"]) > started:
+            raise ProvisionError(f"{path} was changed, and only the engine knows what was in it")
+
+
+def _changes(api: APIClient, container: str) -> list[Mapping[str, Any]]:
+    return [each for each in api.diff(container) or [] if each["Path"] not in _INIT]
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:
@@ -62,9 +94,9 @@ def _outermost(paths: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _pristine(api: APIClient, image: str) -> Iterator[str]:
-    """A container of the image that never runs."""
-    made: str = api.create_container(image, ["/bin/sh"], entrypoint=[])["Id"]
+def _pristine(api: APIClient, image: str, labels: Mapping[str, str]) -> Iterator[str]:
+    """A container of the image that never runs; by its labels it ends with the one that is being reset."""
+    made: str = api.create_container(image, ["/bin/sh"], entrypoint=[], labels=labels)["Id"]
     try:
         yield made
     finally:

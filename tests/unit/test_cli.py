@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pytest_rexxinfra import Lab
+from pytest_rexxinfra import Lab, Spec
+from pytest_rexxinfra.deadline import Deadline
+from pytest_rexxinfra.events import Events
+from pytest_rexxinfra.lab import make_driver
+from pytest_rexxinfra.ledger import Ledger
+from pytest_rexxinfra.model import Kind, Owner, Resource
 from pytest_rexxinfra.settings import Settings
 
 
@@ -71,35 +81,164 @@ def test_run_mistakes(tmp_path: Path) -> None:
     mistake(cli("run", "-b", "regina", "--timeout", "1", "loop.rexx", cwd=tmp_path), "not done after 1 s", status=1)
 
 
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A state and a ledger of our own, and no engine: whatever a command finds or removes is ours."""
+    monkeypatch.setenv("REXX_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("REXX_LEDGER", str(tmp_path / "ledger.sqlite3"))
+    monkeypatch.setenv("REXX_LOCAL_ISOLATION", "directory")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    return Ledger()
+
+
+def names() -> set[str]:
+    return {row["name"] for row in json.loads(cli("ps", "--json").stdout)}
+
+
+@pytest.mark.usefixtures("alone")
 def test_ps_rm_and_reap_leave_living_runs_alone() -> None:
+    assert cli("ps").stdout == "no machines\n"
+    assert cli("reap").stdout == "nothing is left by dead runs\n"
     with Lab(Settings(target="local")) as lab:
-        machine = lab.provision(name="mine")
+        machine, other = lab.provision(name="mine"), lab.provision(name="mine-too")
         name = machine.resource.name
         listed = {row["name"]: row for row in json.loads(cli("ps", "--json").stdout)}
-        assert listed[name]["owner_alive"] is True
-        assert name in cli("ps").stdout
-        assert name not in cli("reap").stdout
+        assert {key: listed[name][key] for key in ("owner_alive", "kept", "phase", "run")} == {
+            "owner_alive": True,
+            "kept": False,
+            "phase": "running",
+            "run": lab.run_id,
+        }
+        head, *rows = cli("ps").stdout.splitlines()
+        assert head.split() == ["SYSTEM", "KIND", "NAME", "IMAGE", "AGE", "PHASE", "OWNER", "EXPIRES"]
+        row = next(row for row in rows if name in row)
+        assert row.split()[-5:] == ["running", "alive", "in", "6", "h"]
+        for options in ([], ["--expired"], ["--dry-run"]):
+            assert cli("reap", *options).stdout == "nothing is left by dead runs\n"
         assert machine.run("echo alive").lines == ["alive"]
         mistake(cli("rm", "no-such-machine"), "nothing is named no-such-machine")
+        mistake(cli("rm", ""), "nothing is named")
+        mistake(cli("rm", "rexx-mine"), name, other.resource.name, "write it out")
+        assert names() == {name, other.resource.name}
+        mistake(cli("rm", "rexx-mine-too", "no-such-machine"), "nothing is named no-such-machine")
+        removed = cli("rm", "rexx-mine-too", other.resource.name)
+        assert removed.stdout == f"removed local machine {other.resource.name}\n"
         assert cli("rm", name).stdout == f"removed local machine {name}\n"
-        assert name not in cli("ps", "--json").stdout
+        assert names() == set()
+    assert not lab.tally.left
 
 
 @pytest.mark.parametrize("system", ["local", "docker"])
 def test_what_a_killed_run_leaves_is_reaped(system: str) -> None:
     script = (
-        "import os\nfrom pytest_rexxinfra import Lab\nfrom pytest_rexxinfra.settings import Settings\n"
-        f"machine = Lab(Settings(target={system!r})).provision(name='lost')\n"
-        "print(machine.resource.name, flush=True)\nos.kill(os.getpid(), 9)\n"
+        "import os, signal\nfrom pytest_rexxinfra import Lab\nfrom pytest_rexxinfra.settings import Settings\n"
+        f"lab = Lab(Settings(target={system!r}))\n"
+        "machine = lab.provision(name='lost')\n"
+        "print(machine.resource.name, lab.custodian.reaper.pid, flush=True)\n"
+        "os.kill(lab.custodian.reaper.pid, signal.SIGSTOP)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    name = killed.stdout.strip()
-    assert killed.returncode == -9
-    listed = {row["name"]: row for row in json.loads(cli("ps", "--json").stdout)}
-    assert listed[name]["owner_alive"] is False
-    assert f"would remove {system} machine {name}" in cli("reap", "--dry-run").stdout
-    assert f"removed {system} machine {name}" in cli("reap").stdout
-    assert name not in cli("ps", "--json").stdout
+    name, reaper = killed.stdout.split()
+    try:
+        assert killed.returncode == -9
+        listed = {row["name"]: row for row in json.loads(cli("ps", "--json").stdout)}
+        assert listed[name]["owner_alive"] is False
+        assert f"would remove {system} machine {name}" in cli("reap", "--dry-run").stdout
+        assert f"removed {system} machine {name}" in cli("reap").stdout
+        assert name not in names()
+    finally:
+        os.kill(int(reaper), signal.SIGKILL)
+
+
+HERE, DEAD = Owner.current(), replace(Owner.current(), started=1)
+FAR = replace(Owner.current(), host="elsewhere")
+
+
+def left(ledger: Ledger, name: str, owner: Owner, lifetime: float = 3600, keep: bool = False) -> None:
+    """Leave a machine that says that this owner made it."""
+    lease = Resource.lease_for("local", Kind.MACHINE, "run", name, owner=owner, lifetime=lifetime)
+    ledger.intend(lease)
+    ledger.made(make_driver("local", Events()).create(lease, Spec(), Deadline(30)))
+    if keep:
+        ledger.keep([lease.lease])
+
+
+def test_reap_removes_what_nobody_else_will(alone: Ledger) -> None:
+    left(alone, "living", HERE, -1)
+    left(alone, "dead", DEAD)
+    left(alone, "kept", DEAD, keep=True)
+    left(alone, "kept-long-ago", DEAD, -1, keep=True)
+    left(alone, "kept-long-ago-by-the-living", HERE, -1, keep=True)
+    left(alone, "far", FAR)
+    left(alone, "far-long-ago", FAR, -1)
+
+    _, *rows = cli("ps").stdout.splitlines()
+    said = re.findall(r"rexx-(\S+)-\w+ .* running +(\w.*?) {2,}(in|\d+ s ago)", "\n".join(rows))
+    assert {name: (owner, "in" if until == "in" else "ago") for name, owner, until in said} == {
+        "living": ("alive", "ago"),
+        "dead": ("dead", "in"),
+        "kept": ("kept", "in"),
+        "kept-long-ago": ("kept", "ago"),
+        "kept-long-ago-by-the-living": ("kept", "ago"),
+        "far": ("out of sight", "in"),
+        "far-long-ago": ("out of sight", "ago"),
+    }
+
+    def short(texts: Iterable[str]) -> set[str]:
+        return {text.split("rexx-")[1].rpartition("-")[0] for text in texts}
+
+    assert short(cli("reap", "--dry-run").stdout.splitlines()) == {"dead", "kept-long-ago"}
+    expired = {"dead", "kept-long-ago", "kept-long-ago-by-the-living", "far-long-ago"}
+    assert short(cli("reap", "--dry-run", "--expired").stdout.splitlines()) == expired
+    assert short(names()) == {"living", "kept", "far"} | expired
+    assert short(cli("reap").stdout.splitlines()) == {"dead", "kept-long-ago"}
+    assert short(cli("reap", "--expired").stdout.splitlines()) == {"kept-long-ago-by-the-living", "far-long-ago"}
+    assert short(names()) == {"living", "kept", "far"}
+    assert {entry.resource.name for entry in alone.entries()} == names()
+    assert short(cli("reap", "--all").stdout.splitlines()) == {"living", "kept", "far"}
+    assert names() == set()
+    assert alone.entries() == []
+
+
+@pytest.mark.parametrize("system", ["local", "docker"])
+def test_shell(system: str) -> None:
+    with Lab(Settings(target=system)) as lab:
+        machine = lab.provision(name="entered")
+        machine.write("/root/note", "seen from inside")
+        name = machine.resource.name[:-2]
+        assert cli("shell", name, "cat", "/root/note").stdout == "seen from inside"
+        assert cli("shell", name, "cat", stdin="typed").stdout == "typed"
+        assert cli("shell", name, stdin="cat /root/note; exit 7").stdout == "seen from inside"
+        done = cli("shell", name, "sh", "-c", "echo $0 $1 >&2; exit 3", "--help", "-h")
+        assert (done.returncode, done.stdout, done.stderr) == (3, "", "--help -h\n")
+        machine.driver.destroy([machine.resource], Deadline(30))
+        mistake(cli("shell", name), f"nothing is named {name}")
+
+
+def test_shell_needs_a_machine_that_runs() -> None:
+    with Lab(Settings(target="docker")) as lab:
+        machine, network = lab.provision(), lab.network()
+        mistake(cli("shell", network), f"{network} is a network, no machine")
+        machine.stop()
+        mistake(cli("shell", machine.resource.name, "true"), "is stopped", f"rexxinfra rm {machine.resource.name}")
+
+
+def test_shell_without_the_program_that_enters(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lab(Settings(target="docker")) as lab:
+        name = lab.provision().resource.name
+        monkeypatch.setenv("PATH", "/nowhere")
+        mistake(cli("shell", name, "true"), "docker cannot be run: No such file or directory", status=1)
+
+
+def test_logs() -> None:
+    with Lab(Settings(target="docker")) as lab:
+        machine = lab.provision(spec=Spec.of(command="echo said; echo warned >&2; exec sleep 1000"), name="talks")
+        machine.wait_until("grep -q sleep /proc/[0-9]*/cmdline")
+        assert sorted(cli("logs", machine.resource.name[:-2]).stdout.splitlines()) == ["said", "warned"]
+        mistake(cli("logs", lab.provision().resource.name), "so it has no log")
+        mistake(cli("logs", lab.volume()), "a volume of docker has no logs")
+        mistake(cli("logs", lab.provision("local").resource.name), "a machine of local has no logs")
 
 
 def test_images_and_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +254,19 @@ def test_images_and_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_help_explains() -> None:
-    for words in ([], ["run"], ["doctor"], ["ps"], ["reap"], ["rm"], ["image"], ["build"], ["build", "add"]):
+    for words in (
+        [],
+        ["run"],
+        ["doctor"],
+        ["ps"],
+        ["shell"],
+        ["logs"],
+        ["reap"],
+        ["rm"],
+        ["image"],
+        ["build"],
+        ["build", "add"],
+    ):
         result = cli(*words, "--help")
         assert result.returncode == 0
         assert len(result.stdout.splitlines()) > 5

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,21 +93,55 @@ def test_volume_paths_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_owner_lives_and_dies() -> None:
     process = subprocess.Popen(["sleep", "100"])
-    started = process_start(process.pid)
-    assert started is not None
-    owner = Owner(Owner.current().host, process.pid, started)
+    owner = Owner.of(process.pid)
     before = owner.alive
     assert before is True
     assert Owner.parse(str(owner)) == owner
-    assert Owner(owner.host, owner.pid, started + 1).alive is False
-    assert Owner("elsewhere:with:colons", 1, 1).alive is None
-    assert Owner.parse("elsewhere:with:colons:1:2").host == "elsewhere:with:colons"
     process.kill()
     while process_start(process.pid) is not None:
         os.sched_yield()
     assert not owner.alive, "a zombie is dead"
     process.wait()
     assert owner.alive is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "alive"),
+    [
+        ({}, True),
+        ({"started": 1}, False),
+        ({"boot": "another"}, False),
+        ({"space": "1"}, None),
+        ({"host": "elsewhere"}, None),
+        ({"space": "1", "boot": "another"}, False),
+        ({"host": "elsewhere", "boot": "another"}, None),
+        ({"host": "elsewhere", "started": 1}, None),
+    ],
+    ids=str,
+)
+def test_owner_that_cannot_be_asked_is_not_judged(changes: dict[str, Any], alive: bool | None) -> None:
+    owner = replace(Owner.current(), **changes)
+    assert owner.alive is alive
+    assert Owner.parse(str(owner)) == owner
+
+
+def test_owner_in_a_pid_namespace_of_its_own() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a pid namespace like that")
+    script = "from pytest_rexxinfra.model import Owner; print(Owner.current())"
+    command = ["unshare", "--pid", "--mount-proc", "--fork", sys.executable, "-c", script]
+    inside = Owner.parse(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+    assert (inside.pid, inside.host, inside.boot) == (1, Owner.current().host, Owner.current().boot)
+    assert process_start(inside.pid) is not None, "here is a process of that pid, but another one"
+    assert inside.alive is None
+
+
+def test_owner_as_text() -> None:
+    assert Owner.parse("elsewhere:with:colons:1:2:boot:3") == Owner("elsewhere:with:colons", 1, 2, "boot", "3")
+    assert Owner.parse("elsewhere:1:2::") == Owner("elsewhere", 1, 2, "", "")
+    for wrong in ("elsewhere:1:2", "", "elsewhere:x:2:boot:3", "1:2:boot:3"):
+        with pytest.raises(ValueError, match=r".+"):
+            Owner.parse(wrong)
 
 
 def test_labels_there_and_back() -> None:
@@ -158,3 +196,56 @@ def test_settings_name_the_place_of_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool")
     with pytest.raises(UsageError, match="is not TOML"):
         Settings.load({}, environ={}, root=tmp_path)
+
+
+def test_settings_about_many_machines(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.rexxinfra]\nreuse = true\npool = 0\nmax = {docker = 4, "*" = 2}\n'
+        'allow-leaks = true\nartifacts = "~/saved"\n'
+    )
+    found = Settings.load({}, environ={}, root=tmp_path)
+    assert (found.reuse, found.pool, found.max, found.allow_leaks) == (True, 0, {"docker": 4, "*": 2}, True)
+    assert found.artifacts == Path.home() / "saved"
+    environ = {"REXX_REUSE": "no", "REXX_POOL": "5", "REXX_MAX": "3", "REXX_ALLOW_LEAKS": "0", "REXX_ARTIFACTS": "here"}
+    found = Settings.load({"pool": None}, environ=environ, root=tmp_path)
+    assert (found.reuse, found.pool, found.max, found.allow_leaks) == (False, 5, {"*": 3}, False)
+    assert found.artifacts == Path.cwd() / "here"
+    assert Settings.load({"pool": "1", "reuse": True}, environ=environ, root=tmp_path).pool == 1
+    found = Settings.load({}, environ={}, root=Path("/"))
+    assert (found.reuse, found.pool, found.max, found.artifacts, found.allow_leaks) == (False, 2, {}, None, False)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits"),
+    [
+        ("4", {"*": 4}),
+        (4, {"*": 4}),
+        ("docker=4", {"docker": 4}),
+        ("2, docker = 4 ,local=1,", {"*": 2, "docker": 4, "local": 1}),
+        (["docker=4", 2], {"docker": 4, "*": 2}),
+        ({"docker": 4}, {"docker": 4}),
+    ],
+    ids=str,
+)
+def test_most_machines(value: Any, limits: dict[str, int]) -> None:
+    assert Settings.load({"max": value}, environ={}).max == limits
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("max", "0", "'0' is not a number of machines, 1 or more"),
+        ("max", "docker=", "'' is not a number of machines"),
+        ("max", "docker=two", "'two' is not a number of machines"),
+        ("max", "docker:2", "'docker:2' is not a number of machines"),
+        ("max", "-1", "'-1' is not a number of machines"),
+        ("pool", "-1", "'-1' is not a number of machines, 0 or more"),
+        ("pool", "1.5", "'1.5' is not a number of machines"),
+        ("reuse", "maybe", "'maybe' is neither true nor false"),
+        ("allow_leaks", "2", "--rexx-allow-leaks: '2' is neither true nor false"),
+        ("artifacts", __file__, "is not a directory"),
+    ],
+)
+def test_settings_about_many_machines_that_cannot_be_right(name: str, value: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Settings.load({name: value}, environ={})
