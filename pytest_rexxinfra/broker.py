@@ -14,7 +14,7 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,6 @@ class _Shared:
     state: str = "absent"
     machine: Machine | None = None
     preparer: str = ""
-    users: set[str] = field(default_factory=set)
 
 
 class _Line:
@@ -152,7 +151,6 @@ class Broker:
             with self._changed:
                 self._lines.pop(worker, None)
                 for shared in self._shared.values():
-                    shared.users.discard(worker)
                     if shared.state == "preparing" and shared.preparer == worker:
                         self._drop(shared)
                 self._changed.notify_all()
@@ -199,7 +197,6 @@ class Broker:
             self._changed.wait_for(lambda: shared.state in ("absent", "ready"))
             if worker not in self._lines:
                 raise ProvisionError(f"worker {worker} has ended")
-            shared.users.add(worker)
             if shared.machine is not None:
                 machine = shared.machine
                 return machine.resource, machine.spec.but(build=None), machine.name, False

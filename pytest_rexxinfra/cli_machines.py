@@ -50,11 +50,6 @@ class Found:
         except RexxInfraError:
             return "unknown"
 
-    @property
-    def removing(self) -> bool:
-        """Whether its run has asked for its removal, which is under way."""
-        return self.entry is not None and self.entry.state is State.DESTROYED
-
 
 @dataclass(frozen=True)
 class Everything:

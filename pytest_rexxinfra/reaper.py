@@ -58,8 +58,10 @@ class Reaper:
 
     def kept(self, leases: Iterable[str]) -> None:
         """These stay on purpose."""
-        told = self._forget(b"keep", leases)
-        self._others.append(told)
+        names = list(leases)
+        # First where a new reaper is told it from, or one that starts just now would not know.
+        self._others.append(b" ".join([b"keep", *map(str.encode, names)]))
+        self._forget(b"keep", names)
 
     def member(self, pid: int, started: int) -> None:
         """A process that makes resources for this run, and has to end with it."""
@@ -80,7 +82,7 @@ class Reaper:
         if clean:
             process.wait()
 
-    def _forget(self, word: bytes, leases: Iterable[str]) -> bytes:
+    def _forget(self, word: bytes, leases: Iterable[str]) -> None:
         names = list(leases)
         line = b" ".join([word, *map(str.encode, names)])
         with self._lock:
@@ -88,7 +90,6 @@ class Reaper:
                 self._open.pop(lease, None)
             if self._process is not None:
                 self._tell(line)
-        return line
 
     def _tell(self, line: bytes) -> None:
         with self._lock:

@@ -56,3 +56,36 @@ def test_without_a_pool(inner: Run) -> None:
     result.assert_outcomes(passed=2, skipped=1)
     assert "of these" not in result.stdout.str()
     assert tally(result) == (2, 2, 0)
+
+
+HANDED_ON = """
+    import os, pytest
+
+    @pytest.mark.parametrize("number", range(24))
+    def test_one_of_many(machine, number):
+        hosts = machine.read("/etc/hosts").decode()
+        assert "dirt" not in hosts
+        assert not machine.run("ls /root/mine").ok
+        machine.run("touch /root/mine; hostname; grep eth0 /proc/net/dev", check=True)
+        assert machine.status.address
+        with open("hostnames", "a") as file:
+            file.write(machine.run("hostname").stdout)
+        if number % 8 == 7:
+            machine.run("echo 192.0.2.1 dirt >>/etc/hosts", check=True)
+"""
+
+
+def test_network_namespaces_are_handed_on_clean(pytester: pytest.Pytester, inner: Run) -> None:
+    inner(HANDED_ON, "--rexx-target=docker", "--rexx-require=docker").assert_outcomes(passed=24)
+    names = (pytester.path / "hostnames").read_text().split()
+    assert len(names) == 24
+    assert len(set(names)) < 24
+    assert remaining() == []
+
+
+def test_every_machine_has_a_namespace_of_its_own(
+    pytester: pytest.Pytester, inner: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REXX_DOCKER_NAMESPACES", "own")
+    inner(HANDED_ON.replace("range(24)", "range(12)"), "--rexx-target=docker").assert_outcomes(passed=12)
+    assert len(set((pytester.path / "hostnames").read_text().split())) == 12
