@@ -1,0 +1,1 @@
+"""What the runs that get killed consist of."""

@@ -1,0 +1,143 @@
+"""One run of the campaign: start it, hit it, and look for what is left."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from .engine import PrivateEngine
+from .ground import Ground, Site
+from .plan import Phase, Plan, Victim
+from .run import Event, Missed, Run, Unprotected
+from .strike import strike
+
+_REACHES = 60.0
+_ENDS = 30.0
+_TRIES = 3
+
+
+@dataclass
+class Outcome:
+    """How a run of the campaign went.
+
+    ``ended`` is in seconds from the blow to the end of the controller, ``clean_up`` from there until
+    nothing was left; ``remedied`` says that it took the remedy of the plan.
+    """
+
+    plan: Plan
+    ended: float = 0.0
+    clean_up: float = 0.0
+    remedied: bool = False
+    left: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    story: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.left and not self.complaints
+
+    def __str__(self) -> str:
+        lines = [f"plan: {self.plan}", *self.complaints]
+        if self.left:
+            lines.append(f"left {self.clean_up:.1f} s after the end:")
+        return "\n".join([*lines, *(f"  {each}" for each in self.left), self.story])
+
+
+def conduct(plan: Plan, ground: Ground, suite: str = "suite_work.py") -> Outcome:
+    """Carry out a plan, and again when its moment or its victim did not come."""
+    site = ground.mortal if plan.victim is Victim.DOCKERD else ground.steady
+    for _ in range(_TRIES):
+        outcome = Outcome(plan)
+        missed = _try(plan, ground, site, ground.name(plan.number), suite, outcome)
+        if missed is None or not outcome.ok:
+            break
+    if missed is not None:
+        outcome.complaints.append(f"missed: {missed}")
+    return outcome
+
+
+def _try(plan: Plan, ground: Ground, site: Site, name: str, suite: str, outcome: Outcome) -> Missed | None:
+    if plan.bake and site.engine.private:
+        for image in site.engine.api.images("rexxinfra/baked"):
+            site.engine.api.remove_image(image["RepoTags"][0], force=True)
+    token = ground.token_of(name)
+    run = ground.run(
+        site.engine,
+        name,
+        suite,
+        f"-n{plan.workers}",
+        REXX_CHAOS_SUITE=f"{plan.seed}:{plan.number}",
+        REXX_CHAOS_FIRST="deploy" if plan.phase is Phase.DEPLOY else "",
+    )
+    missed = None
+    began = time.monotonic()
+    try:
+        event = run.await_event(plan.event, lambda event: _wanted(event, plan), _REACHES)
+        time.sleep(plan.delay)
+        began = time.monotonic()
+        strike(plan, run, event, site, token)
+    except Missed as reason:
+        missed = reason
+    except Unprotected as reason:
+        outcome.complaints.append(str(reason))
+    except BaseException:
+        run.close()
+        raise
+    if not run.wait(_ENDS):
+        outcome.complaints.append(f"the run still goes on {_ENDS:g} s after the blow")
+        outcome.story += f"--- where it is ---\n{run.stacks(token)}\n"
+    run.close()
+    ended = time.monotonic()
+    outcome.ended = ended - began
+    _judge(plan, ground, site, name, outcome, ended)
+    if not outcome.ok or missed:
+        outcome.story += _story(run, ground, site, token)
+    left = ground.census(site).clear()
+    outcome.complaints += [f"cannot even be removed by the campaign: {each}" for each in left]
+    return missed
+
+
+def _wanted(event: Event, plan: Plan) -> bool:
+    return event.phase == plan.phase and (plan.victim is not Victim.WORKER or event.worker != "-")
+
+
+def _judge(plan: Plan, ground: Ground, site: Site, name: str, outcome: Outcome, ended: float) -> None:
+    crashed = plan.victim is Victim.DOCKERD
+    if crashed and not plan.blow.again:
+        assert isinstance(site.engine, PrivateEngine)
+        site.engine.start()
+        ended = time.monotonic()
+    census = ground.census(site)
+    left, outcome.clean_up = census.settle(ended)
+    if left and plan.remedy:
+        outcome.remedied = True
+        outcome.story += f"left before the remedy: {', '.join(map(str, left))}\n{_remedy(plan, ground, site, name)}"
+        left, outcome.clean_up = census.settle()
+    outcome.left = [str(each) for each in left]
+    outcome.complaints += ground.complaints(site, crashed=crashed)
+
+
+def _remedy(plan: Plan, ground: Ground, site: Site, name: str) -> str:
+    """What a user does next."""
+    if plan.remedy == "reap":
+        done = ground.command(site.engine, name, "reap")
+        return f"rexxinfra reap: status {done.returncode}\n{done.stdout}{done.stderr}"
+    run = ground.run(site.engine, f"{name}.next", "suite_next.py")
+    try:
+        ended = run.wait(_ENDS)
+        return f"the next run {'ended' if ended else 'does not end'}, status {run.status}:\n{run.output(15)}\n"
+    finally:
+        run.close()
+
+
+def _story(run: Run, ground: Ground, site: Site, token: str) -> str:
+    parts = [
+        f"load of the computer: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors",
+        "events: " + " ".join(f"{event.worker}:{event.phase}:{event.what}" for event in run.events[-12:]),
+        f"--- output of the run, status {run.status} ---\n{run.output()}",
+        ground.logs(token),
+    ]
+    if isinstance(site.engine, PrivateEngine) and site is not ground.steady:
+        parts.append(f"--- dockerd ---\n{site.engine.log()}")
+    return "\n".join(filter(None, parts))
