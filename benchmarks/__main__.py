@@ -10,11 +10,12 @@ from pathlib import Path
 
 from pytest_rexxinfra.errors import RexxInfraError
 
-from . import command, deploy, files, fresh_docker, fresh_local, report, start
+from . import command, deploy, files, fresh_docker, fresh_local, leases, report, start, throughput
 from .bench import Bench
 from .measure import Row, Unmeasured
 
-SUBJECTS = {module.NAME: module for module in (start, command, fresh_docker, fresh_local, deploy, files)}
+_MODULES = (start, command, leases, fresh_docker, fresh_local, throughput, deploy, files)
+SUBJECTS = {module.NAME: module for module in _MODULES}
 
 _EPILOG = f"""\
 subjects: {", ".join(SUBJECTS)}
@@ -46,6 +47,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="measure this subject only; may be repeated",
     )
+    parser.add_argument(
+        "--tests",
+        type=_tests,
+        default=throughput.TESTS,
+        metavar="N",
+        help=f"tests of each `throughput` run; fewer are for rehearsal (default: {throughput.TESTS})",
+    )
     parser.add_argument("--build", default="auto", help="the REXX build that `deploy` deploys (default: auto)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures with their quartiles")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table and how it was made")
@@ -56,6 +64,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _rounds(text: str) -> int:
     if not text.isdecimal() or int(text) < 10:
         raise argparse.ArgumentTypeError("a median of fewer than 10 rounds says little")
+    return int(text)
+
+
+def _tests(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("how many tests? a number from 1 on")
     return int(text)
 
 
@@ -74,6 +88,7 @@ def _command(options: argparse.Namespace) -> str:
     """The command line of this run, without paths that only this computer has."""
     page = options.markdown.name if options.markdown.is_absolute() else options.markdown
     words = ["python -m benchmarks", f"--rounds {options.rounds}", *(f"--only {name}" for name in options.only or ())]
+    words += [f"--tests {options.tests}"] if options.tests != throughput.TESTS else []
     return " ".join([*words, *(["--build BUILD"] if options.build != "auto" else []), f"--markdown {page}"])
 
 
@@ -85,7 +100,7 @@ def main() -> int:
     build = "none"
     print(report.line())
     try:
-        with Bench(options.rounds, options.build) as bench:
+        with Bench(options.rounds, options.build, options.tests) as bench:
             for name, row in measure(bench, names):
                 measured.append((name, row))
                 print(report.line(row.cells()), flush=True)

@@ -28,11 +28,13 @@ class Bench:
 
     Every container of the run, also those of inner pytest runs and of peers, has the label ``label``,
     by which whatever an interruption left is removed. Temporary files of all of them are in ``folder``.
+    ``tests`` is how many tests a long pytest run has.
     """
 
-    def __init__(self, rounds: int, build: str) -> None:
+    def __init__(self, rounds: int, build: str, tests: int) -> None:
         self.rounds = rounds
         self.build = build
+        self.tests = tests
         self._stack = ExitStack()
 
     def __enter__(self) -> Bench:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from pathlib import Path
 
 from .bench import IDLE, IMAGE, Bench, docker
-from .inner import pytest_options, python, without_plugins
 from .measure import Case, Goal, Row, in_turns
 from .peers import peer_container, started_by_testcontainers
+from .runs import PEERS, installed, run_suite
 
 NAME = "fresh_docker"
 
 _TESTS = 5
 _GOAL = Goal(1.0)
-_PEERS = {"pytest-container": "pytest_container", "testcontainers": "testcontainers"}
-_SUITES = {"ours": "rexxinfra", **_PEERS}
-_PLUGINS = {"ours": ("rexxinfra",), "pytest-container": ("container",), "testcontainers": ()}
 
 
 def rows(bench: Bench) -> Iterator[Row]:
@@ -31,7 +26,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     }
     assert bench.image
     found = in_turns(bench.rounds, cases, NAME)
-    for name in ("docker run, exec, rm", "docker-py", *_PEERS):
+    for name in ("docker run, exec, rm", "docker-py", *PEERS):
         goal = None if name == "docker-py" else _GOAL
         if name in found:
             yield Row.compare(what, found["ours"], name, found[name], goal)
@@ -41,7 +36,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def _present(loops: dict[str, Callable[[Bench], None]]) -> dict[str, Callable[[Bench], None]]:
-    return {name: loop for name, loop in loops.items() if find_spec(_PEERS[name])}
+    return {name: loops[name] for name in installed()}
 
 
 def _ours(bench: Bench) -> None:
@@ -89,27 +84,14 @@ def _runs(bench: Bench) -> Iterator[Row]:
     what = f"pytest run of {_TESTS} tests, each in a fresh container"
     folder = bench.folder / NAME
     folder.mkdir()
-    environment = {
-        "BENCH_TESTS": str(_TESTS),
-        "BENCH_IMAGE": bench.image,
-        "BENCH_LABEL": bench.label,
-        "CONTAINER_RUNTIME": "docker",
-    }
 
     def run(name: str) -> Case:
-        suite = Path(__file__).parent / "suites" / f"suite_{_SUITES[name]}.py"
-        options = [*pytest_options(folder), *without_plugins(*_PLUGINS[name])]
-        options += [f"--rexx-target=docker:{IMAGE}"] if name == "ours" else []
+        options = (f"--rexx-target=docker:{IMAGE}",) if name == "ours" else ()
+        return lambda: run_suite(bench, folder, name, _TESTS, options=options)
 
-        def once() -> None:
-            said = python(["-m", "pytest", *options, str(suite)], folder, environment)
-            assert f"{_TESTS} passed" in said, said
-
-        return once
-
-    there = [name for name, module in _PEERS.items() if find_spec(module)]
-    found = in_turns(max(10, bench.rounds // 2), {name: run(name) for name in ("ours", *there)}, f"{NAME} runs")
-    for name in _PEERS:
+    cases = {name: run(name) for name in ("ours", *installed())}
+    found = in_turns(max(10, bench.rounds // 2), cases, f"{NAME} runs")
+    for name in PEERS:
         if name in found:
             yield Row.compare(what, found["ours"], name, found[name], _GOAL)
         else:

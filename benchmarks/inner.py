@@ -15,6 +15,8 @@ from pathlib import Path
 from .measure import Unmeasured
 
 _ROOT = Path(__file__).parent.parent
+_PLACES = ("REXX_CACHE", "REXX_STATE", "REXX_LEDGER", "REXX_RUN_ID")
+"""Our variables that say where things are; the others are options, of which inner runs have their own."""
 
 
 def without_plugins(*keep: str) -> list[str]:
@@ -40,8 +42,8 @@ def python(arguments: Sequence[str], folder: Path, extra: Mapping[str, str] | No
 
     An interruption reaches it as one Ctrl-C, and it gets the time to take down what it made.
     """
-    ours = ("REXX_TARGET", "REXX_BUILD", "REXX_IMAGE", "REXX_REQUIRE", "REXX_TIMEOUT", "REXX_KEEP")
-    clean = {name: value for name, value in os.environ.items() if name not in ours and "PYTEST" not in name}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REXX_") or name in _PLACES}
+    clean = {name: value for name, value in kept.items() if "PYTEST" not in name}
     clean.pop("PYTHONDONTWRITEBYTECODE", None)
     environment = {**clean, "PYTHONPATH": str(_ROOT), **_bytecode(folder), **(extra or {})}
     with tempfile.TemporaryFile("w+") as output:

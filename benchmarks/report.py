@@ -15,7 +15,15 @@ from .measure import Row
 
 _COLUMNS = ("what", "ours", "other", "ratio", "goal", "met")
 _WIDTHS = (67, 36, 36, 8, 12, 3)
-_PACKAGES = ("pytest-rexxinfra", "pytest", "docker", "pytest-container", "testcontainers", "pytest-testinfra")
+_PACKAGES = (
+    "pytest-rexxinfra",
+    "pytest",
+    "pytest-xdist",
+    "docker",
+    "pytest-container",
+    "testcontainers",
+    "pytest-testinfra",
+)
 _TEXT = """\
 # Performance
 
@@ -36,6 +44,10 @@ Figures are medians.
   is not looked for in a registry, process 1 is killed at once, and testcontainers runs without its reaper
   container (`TESTCONTAINERS_RYUK_DISABLED=true`), which would cost a container more per run. The pytest
   runs load no other plugin than the one they measure.
+- Tests per second are of whole pytest runs, from the start of pytest to its end, by when every machine is gone;
+  the rows compare times, so 0.5x is twice the tests per second. Such a run is long, so there are three rounds,
+  after a run of a few tests that is not measured. The options of the plugin are the default ones, and each
+  run has pytest-xdist besides its one plugin.
 - The added time of a pytest start is the difference of the medians; its quartiles are those of the
   differences within a round, and when they are far apart the computer was too busy to tell a few
   milliseconds. Processor time suffers less from that; on an idle computer both are the same. No other

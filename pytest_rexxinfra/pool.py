@@ -61,6 +61,12 @@ class Pool:
             return stale
 
     @property
+    def ready(self) -> int:
+        """How many machines wait for their tests."""
+        with self._changed:
+            return sum(map(len, self._ready.values()))
+
+    @property
     def pending(self) -> int:
         """How many orders are known to come."""
         return len(self._coming)
