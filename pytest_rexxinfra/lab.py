@@ -342,6 +342,10 @@ class Lab:
         return machine
 
     def _make_ahead(self, order: Order) -> Machine | None:
+        system = order.target.system
+        if not isinstance(self.custodian, RunCustodian) and {system, "*"} & set(self.settings.max):
+            # A machine that waits here would keep another worker's test from having one at all.
+            return None
         build = self.build if order.rexx else None
         driver, spec, name = self._resolved(order.target, order.spec, None, build, bake=False)
         many = self.pool.pending >= _MANY

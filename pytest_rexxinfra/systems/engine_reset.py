@@ -6,7 +6,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
@@ -22,6 +22,9 @@ _INIT = ("/sbin/docker-init", "/usr/sbin/docker-init")
 
 _ENGINE_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 """Files that the engine writes for each container, in no image, before it starts."""
+
+_CLOCK_TICK = timedelta(milliseconds=20)
+"""So far the clock of file times may be behind the one that the engine reads; it writes its files well before."""
 
 _AT_ONCE = 500
 _END_OTHERS = """
@@ -73,7 +76,7 @@ def _refuse(api: APIClient, container: str, found: Mapping[str, Any]) -> None:
     """Raise `ProvisionError` for changes of which the engine keeps no account."""
     for volume in found["Mounts"]:
         raise ProvisionError(f"{volume['Destination']} is a volume, whose content the image does not tell")
-    started = datetime.fromisoformat(found["State"]["StartedAt"])
+    started = datetime.fromisoformat(found["State"]["StartedAt"]) - _CLOCK_TICK
     for path in _ENGINE_FILES:
         _, stat = api.get_archive(container, path)
         if datetime.fromisoformat(stat["mtime"]) > started:
