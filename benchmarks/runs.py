@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,13 +29,18 @@ def run_suite(
     *,
     options: tuple[str, ...] = (),
     plugins: tuple[str, ...] = (),
+    extra: Mapping[str, str] | None = None,
 ) -> None:
-    """Run the suite of ``ours`` or of a peer in a process with the one plugin it needs, and with ``plugins``."""
+    """Run the suite of ``ours`` or of a peer in a process with the one plugin it needs, and with ``plugins``.
+
+    ``extra`` are further environment variables.
+    """
     environment = {
         "BENCH_TESTS": str(tests),
         "BENCH_IMAGE": bench.image,
         "BENCH_LABEL": bench.label,
         "CONTAINER_RUNTIME": "docker",
+        **(extra or {}),
     }
     suite = Path(__file__).parent / "suites" / f"suite_{_SUITES[whose]}.py"
     chosen = [*pytest_options(folder), *without_plugins(*_PLUGINS[whose], *plugins), *options]

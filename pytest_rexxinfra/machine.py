@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 import shutil
 import socket
@@ -223,7 +224,7 @@ class Machine:
                     script, stdin=stdin, after=after, deadline=deadline, on_output=on_output, shown=shown
                 )
         # Beside the scratch directory, which may belong to another user of the machine.
-        place = shlex.quote(f"{self.scratch}.pid-{next(self._numbers)}")
+        place = shlex.quote(f"{self.scratch}.pid-{os.getpid()}-{next(self._numbers)}")
         script = f"echo $$ >{place}\n{script}"
         stream = self.driver.open(self.resource, ["/bin/sh", "-c", script], deadline, user)
         try:

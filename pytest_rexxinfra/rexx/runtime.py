@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shlex
 from collections import deque
@@ -139,7 +140,8 @@ class RexxRuntime:
         words = [*map(str, arguments), *self._variables(variables or {})]
         if any("\0" in word for word in words):
             raise UsageError("an argument of the script has a NUL character", where=self.machine.where)
-        folder = f"{self.machine.scratch}/rexx-{next(self._numbers)}"
+        # Workers that share a machine count each for themselves.
+        folder = f"{self.machine.scratch}/rexx-{os.getpid()}-{next(self._numbers)}"
         path = f"{folder}/{name}"
         deployment = self.deploy()
         told = f"{folder}/.exit-value"

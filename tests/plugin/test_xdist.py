@@ -21,7 +21,8 @@ SHARED = """
     def test_all_at_once(machine, rexx, number):
         machine.write(f"{machine.scratch}/seen-by-all/{number}", "")
         machine.wait_until(f"[ $(ls {machine.scratch}/seen-by-all | wc -l) -ge 4 ]")
-        assert rexx("SAY 'spoken'").lines == ["spoken"]
+        for turn in range(10):
+            assert rexx(f"SAY 'spoken {number} {turn}'").lines == [f"spoken {number} {turn}"]
 """
 
 
