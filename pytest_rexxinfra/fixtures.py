@@ -67,6 +67,10 @@ def system_fixture(system: str, name: str) -> Any:
 
 local_machine = system_fixture("local", "local_machine")
 docker_container = system_fixture("docker", "docker_container")
+podman_container = system_fixture("podman", "podman_container")
+nspawn_machine = system_fixture("nspawn", "nspawn_machine")
+lxc_container = system_fixture("lxc", "lxc_container")
+incus_container = system_fixture("incus", "incus_container")
 
 
 @pytest.fixture(scope="session")

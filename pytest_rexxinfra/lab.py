@@ -99,6 +99,7 @@ class Lab:
         self._teardown = Teardown(self._take_down)
         self._drivers: dict[str, Driver] = {}
         self._machines: dict[str, Machine] = {}
+        self._clones: dict[str, list[Machine]] = {}
         self._open: dict[str, tuple[Driver, Resource]] = {}
         self._unverified: dict[str, tuple[Driver, Resource]] = {}
         self._numbers = itertools.count(1)
@@ -206,8 +207,44 @@ class Lab:
             spec = spec.but(baked=self._baked(driver, chosen, spec, build, bake))
         return driver, spec, name
 
-    def _create(self, driver: Driver, spec: Spec, name: str, wait: bool = True) -> Machine | None:
-        """Make a machine; without ``wait``, ``None`` when there may be no more of them now."""
+    def clone(self, machine: Machine, name: str | None = None) -> Machine:
+        """A new machine with the files that ``machine`` has now; it is removed with that one, or before.
+
+        Raises `Unsupported` where the system cannot.
+        """
+        driver, spec = machine.driver, machine.spec
+        if Capability.CLONE not in driver.capabilities:
+            raise Unsupported(f"{driver.name} has no {Capability.CLONE}", where=machine.where)
+        name = check_name("name of a machine", name or f"m{next(self._numbers)}")
+        if spec.hostname == machine.name:
+            spec = spec.but(hostname=name)
+        clone = self._create(
+            driver, spec, name, create=lambda lease, deadline: driver.clone(machine.resource, lease, spec, deadline)
+        )
+        assert clone is not None
+        self._clones.setdefault(machine.resource.lease, []).append(clone)
+        return clone
+
+    def _with_clones(self, machines: Sequence[Machine]) -> list[Machine]:
+        """Machines and what was cloned from them, directly or not."""
+        found = [*machines]
+        for machine in found:
+            found += [each for each in self._clones.pop(machine.resource.lease, ()) if each not in found]
+        return found
+
+    def _create(
+        self,
+        driver: Driver,
+        spec: Spec,
+        name: str,
+        wait: bool = True,
+        create: Callable[[Resource, Deadline], Resource] | None = None,
+    ) -> Machine | None:
+        """Make a machine; without ``wait``, ``None`` when there may be no more of them now.
+
+        ``create`` is how, if not by the driver's own ``create``.
+        """
+        make = create or (lambda lease, deadline: driver.create(lease, spec, deadline))
         image = driver.prepare(spec, Deadline(self.settings.build_timeout))
         lease = self._lease(driver, Kind.MACHINE, name)
         if not self.custodian.open(lease, Deadline(_QUEUE), wait=False):
@@ -216,7 +253,7 @@ class Lab:
             self._queue(driver, lease, name)
         deadline = Deadline(self.settings.provision_timeout)
         with self.events.step(f"{driver.name}:{name}", "create"):
-            resource = self._make(driver, lease, spec.digest(image), lambda: driver.create(lease, spec, deadline))
+            resource = self._make(driver, lease, spec.digest(image), lambda: make(lease, deadline))
             machine = self._machine(driver, resource, spec, name)
             try:
                 machine.connect()
@@ -282,6 +319,7 @@ class Lab:
             events=self.events,
             timeout=self.settings.timeout,
             runtime=self._runtime,
+            clone=self.clone,
         )
         self._machines[resource.lease] = machine
         return machine
@@ -412,6 +450,7 @@ class Lab:
 
     def destroy(self, *machines: Machine) -> None:
         """Take machines down at once, each system's together; those already gone are no error."""
+        machines = tuple(self._with_clones(machines))
         known = [machine for machine in machines if machine.resource.lease in self._machines]
         self._remove_now([(machine.driver, machine.resource) for machine in known])
         for machine in machines:
@@ -434,6 +473,7 @@ class Lab:
         What could not be removed is tried again by `close`, which tells.
         """
         named = [item for item in list(self._open.values()) if item[1].name in others]
+        machines = tuple(self._with_clones(machines))
         known = [machine for machine in machines if machine.resource.lease in self._machines]
         self.dispose_of([*((machine.driver, machine.resource) for machine in known), *named])
 

@@ -31,7 +31,7 @@ from .errors import (
     UsageError,
 )
 from .events import Events, Step
-from .model import Capability, CommandResult, Phase, Resource, Spec, Status
+from .model import Capability, CommandResult, Phase, Resource, Spec, Stats, Status, check_name
 from .transcript import Transcript
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Machine:
         events: Events,
         timeout: float,
         runtime: Callable[[Machine], RexxRuntime],
+        clone: Callable[[Machine, str | None], Machine],
     ) -> None:
         self.driver = driver
         self.resource = resource
@@ -69,6 +70,7 @@ class Machine:
         self.transcript = Transcript()
         self.transcript.hide(spec.env.values())
         self._make_runtime = runtime
+        self._make_clone = clone
         self._idle: dict[str | None, list[ShellChannel]] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -435,6 +437,62 @@ class Machine:
         """Stop the machine and start it again; its file system stays, its processes do not."""
         self.stop(timeout)
         self.start(timeout)
+
+    def pause(self, timeout: float = 30.0) -> None:
+        """Stop every process of the machine where it is, until `resume`."""
+        with self.step("pause"):
+            self.driver.pause(self.resource, Deadline(timeout))
+
+    def resume(self, timeout: float = 30.0) -> None:
+        """Let the processes of a paused machine go on."""
+        with self.step("resume"):
+            self.driver.resume(self.resource, Deadline(timeout))
+
+    def clone(self, name: str | None = None) -> Machine:
+        """A new machine with the files that this one has now; it is removed with this one, or before.
+
+        Processes are not cloned. This machine goes on.
+        """
+        return self._make_clone(self, name)
+
+    def snapshot(self, name: str = "default", timeout: float = 120.0) -> None:
+        """Save the machine's files under a name, for `restore`; one of that name is replaced.
+
+        Snapshots end with the machine; `commit` makes an image that stays.
+        """
+        check_name("name of a snapshot", name)
+        with self.step(f"snapshot {name}"):
+            self.driver.snapshot(self.resource, name, Deadline(timeout))
+
+    def restore(self, name: str = "default", timeout: float = 120.0) -> None:
+        """Bring the machine's files back to a snapshot; its processes end. Raises `UsageError` for an unknown one."""
+        with self.step(f"restore {name}"):
+            self.driver.restore(self.resource, name, Deadline(timeout))
+            self.disconnect()
+            self.connect()
+
+    @property
+    def snapshots(self) -> list[str]:
+        """Names of the machine's snapshots, oldest first."""
+        return list(self.driver.snapshots(self.resource))
+
+    def save_state(self, name: str = "default", timeout: float = 120.0) -> None:
+        """Save files, memory and processes under a name, for `restore_state`."""
+        check_name("name of a state", name)
+        with self.step(f"save state {name}"):
+            self.driver.save_state(self.resource, name, Deadline(timeout))
+
+    def restore_state(self, name: str = "default", timeout: float = 120.0) -> None:
+        """Let the machine go on from where `save_state` was called."""
+        with self.step(f"restore state {name}"):
+            self.driver.restore_state(self.resource, name, Deadline(timeout))
+            self.disconnect()
+            self.connect()
+
+    @property
+    def stats(self) -> Stats:
+        """What the machine uses now: memory, processor time, processes."""
+        return self.driver.stats(self.resource)
 
     def commit(self, image: str, timeout: float = 300.0) -> str:
         """Save the machine's file system as ``image``; returns the name to start from."""

@@ -30,7 +30,13 @@ class Capability(StrEnum):
 
     IMAGES = "images"
     BAKE = "bake"
+    BOOT = "boot"
+    CLONE = "clone"
     COMMIT = "commit"
+    HOST_NETWORK = "network host"
+    HOST_PID = "host pid"
+    IMPAIRMENT = "impairment"
+    """Partition, delay and loss in the machine's network."""
     LIMITS = "limits"
     LOGS = "logs"
     MAIN_PROCESS = "main process"
@@ -38,9 +44,15 @@ class Capability(StrEnum):
     HOSTNAME = "hostname"
     NETWORK_NONE = "network none"
     NETWORKS = "networks"
+    PAUSE = "pause"
     PORTS = "ports"
+    PRIVILEGED = "privileged"
     RESET = "reset"
     RESTART = "restart"
+    SAVE_STATE = "save state"
+    """The machine's memory and processes, saved and brought back."""
+    SNAPSHOT = "snapshot"
+    STATS = "stats"
     USERS = "users"
     VOLUMES = "volumes"
 
@@ -49,6 +61,7 @@ class Phase(StrEnum):
     """Where a machine is in its life."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPED = "stopped"
     GONE = "gone"
 
@@ -117,8 +130,10 @@ class Spec:
     """What a machine should be. ``None`` leaves the choice to the system.
 
     ``memory`` is in bytes, ``cpus`` in cores. ``network`` is ``None`` (the system's default),
-    ``"none"`` or the name of a network made by the same lab. ``command`` makes that the
-    machine's main process; without it the machine idles and waits for commands.
+    ``"none"``, ``"host"`` or a network made by the same lab. ``command`` makes that the
+    machine's main process; without it the machine idles and waits for commands. With ``boot`` the
+    image's own init system is started, and the machine is there when that says that it is ready.
+    ``privileged``, ``host_pid`` and the network of the host need the policy ``permissive``.
     ``build`` is baked into the machine where the system can, else deployed at first use.
     """
 
@@ -134,6 +149,9 @@ class Spec:
     health: Health | None = None
     user: str | None = None
     hostname: str | None = None
+    boot: bool = False
+    privileged: bool = False
+    host_pid: bool = False
     build: Build | None = None
     baked: str | None = None
     """Set by the lab: an image in which ``build`` already is on top of ``image``."""
@@ -154,6 +172,10 @@ class Spec:
         for name, check in _CHECKS.items():
             if name in wishes:
                 wishes[name] = check(wishes[name])
+        if wishes.get("boot") and wishes.get("command"):
+            raise UsageError(
+                "a machine that boots has its init system as main process, and no command", hint="leave out one of them"
+            )
         return cls(**wishes)
 
     def but(self, **changes: Any) -> Spec:
@@ -177,7 +199,11 @@ class Spec:
             Capability.IMAGES: self.image,
             Capability.LIMITS: self.memory or self.cpus or self.pids,
             Capability.NETWORK_NONE: self.network == "none",
-            Capability.NETWORKS: self.network not in (None, "none"),
+            Capability.NETWORKS: self.network not in (None, "none", "host"),
+            Capability.HOST_NETWORK: self.network == "host",
+            Capability.HOST_PID: self.host_pid,
+            Capability.PRIVILEGED: self.privileged,
+            Capability.BOOT: self.boot,
             Capability.PORTS: self.ports,
             Capability.VOLUMES: self.volumes,
             Capability.MAIN_PROCESS: self.command,
@@ -199,6 +225,19 @@ def _positive(what: str, kind: type[int] | type[float]) -> Any:
         return number
 
     return check
+
+
+def _truth(what: str) -> Any:
+    def check(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise UsageError(f"{what}: {value!r} is neither True nor False")
+        return value
+
+    return check
+
+
+def _network(value: Any) -> str:
+    return check_name("network", str(value))
 
 
 def _env(value: Any) -> dict[str, str]:
@@ -252,7 +291,10 @@ _CHECKS: dict[str, Any] = {
     "command": _command,
     "health": _health,
     "hostname": partial(check_name, "hostname"),
-    "network": partial(check_name, "network"),
+    "network": _network,
+    "boot": _truth("boot"),
+    "privileged": _truth("privileged"),
+    "host_pid": _truth("host_pid"),
     "image": str,
 }
 
@@ -412,6 +454,19 @@ class Status:
     exit_code: int | None = None
     reason: str | None = None
     address: str | None = None
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a machine uses: ``memory`` and ``memory_limit`` in bytes, ``cpu`` in seconds since it was made.
+
+    ``None`` is what the system does not count here, or a limit that there is not.
+    """
+
+    memory: int | None
+    memory_limit: int | None
+    cpu: float | None
+    processes: int | None
 
 
 @dataclass(frozen=True)

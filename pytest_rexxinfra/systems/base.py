@@ -11,7 +11,7 @@ from ..channels.stream import Stream
 from ..deadline import Deadline
 from ..errors import Unsupported
 from ..events import Events
-from ..model import Capability, CommandResult, Kind, Resource, Spec, Status
+from ..model import Capability, CommandResult, Kind, Resource, Spec, Stats, Status
 
 if TYPE_CHECKING:
     from ..images import ImageStore
@@ -146,6 +146,48 @@ class Driver(ABC):
     def address(self, machine: Resource, port: int) -> tuple[str, int]:
         """Host and port at which the controller reaches ``port`` of the machine."""
         self._cannot(Capability.PORTS)
+
+    def pause(self, machine: Resource, deadline: Deadline) -> None:
+        """Let no process of the machine run until `resume`."""
+        self._cannot(Capability.PAUSE)
+
+    def resume(self, machine: Resource, deadline: Deadline) -> None:
+        self._cannot(Capability.PAUSE)
+
+    def clone(self, machine: Resource, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
+        """Make and start a machine as ``lease`` announces it, with the files that another one has now.
+
+        ``spec`` is that of the other one, but for what must differ. The other one goes on.
+        """
+        self._cannot(Capability.CLONE)
+
+    def snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        """Save the files of a machine inside the system, under a name; an older one of that name is replaced."""
+        self._cannot(Capability.SNAPSHOT)
+
+    def restore(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        """Bring a machine's files back to a snapshot; its processes end. Raises `UsageError` for an unknown name."""
+        self._cannot(Capability.SNAPSHOT)
+
+    def snapshots(self, machine: Resource) -> Sequence[str]:
+        """Names of the machine's snapshots, oldest first."""
+        self._cannot(Capability.SNAPSHOT)
+
+    def save_state(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        """Save files, memory and processes of a running machine under a name."""
+        self._cannot(Capability.SAVE_STATE)
+
+    def restore_state(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        """Let a machine go on from where `save_state` was called."""
+        self._cannot(Capability.SAVE_STATE)
+
+    def stats(self, machine: Resource) -> Stats:
+        """What the machine uses now."""
+        self._cannot(Capability.STATS)
+
+    def network_command(self, machine: Resource) -> Sequence[str]:
+        """The words before a command of the controller that let it run in the machine's network."""
+        self._cannot(Capability.IMPAIRMENT)
 
     def create_network(self, lease: Resource, deadline: Deadline) -> Resource:
         """Make a network that machines can share, cut off from others."""

@@ -29,6 +29,25 @@ _LEASED = {"label": f"{LABEL_PREFIX}lease"}
 _SHELL = ("/bin/sh",)
 _NAMESPACES = "REXX_DOCKER_NAMESPACES"
 _PARALLEL = 8
+_CAPABILITIES = frozenset(
+    {
+        Capability.IMAGES,
+        Capability.BAKE,
+        Capability.COMMIT,
+        Capability.LIMITS,
+        Capability.LOGS,
+        Capability.MAIN_PROCESS,
+        Capability.HEALTH,
+        Capability.HOSTNAME,
+        Capability.NETWORK_NONE,
+        Capability.NETWORKS,
+        Capability.PORTS,
+        Capability.RESET,
+        Capability.RESTART,
+        Capability.USERS,
+        Capability.VOLUMES,
+    }
+)
 
 
 class DockerDriver(Driver):
@@ -52,7 +71,7 @@ class DockerDriver(Driver):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset(Capability)
+        return _CAPABILITIES
 
     def probe(self) -> Availability:
         try:

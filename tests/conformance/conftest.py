@@ -6,34 +6,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 import pytest
 
-from pytest_rexxinfra import Capability, Lab, Machine
+from pytest_rexxinfra import Capability, Lab, Machine, Spec
 from pytest_rexxinfra.errors import SystemUnavailable
 from pytest_rexxinfra.settings import Settings
 
 
 @dataclass(frozen=True)
 class Way:
-    """A target, and the environment that chooses one of its variants."""
+    """A target, and the environment and the wishes that choose one of its variants."""
 
     name: str
     target: str
-    isolation: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    wishes: Mapping[str, Any] = field(default_factory=dict)
 
 
 WAYS = [
-    Way("local", "local", "namespaces"),
-    Way("local-user", "local", "user_namespaces"),
-    Way("local-directory", "local", "directory"),
-    Way("local-mini", "local:mini", "namespaces"),
+    Way("local", "local", {"REXX_LOCAL_ISOLATION": "namespaces"}),
+    Way("local-user", "local", {"REXX_LOCAL_ISOLATION": "user_namespaces"}),
+    Way("local-directory", "local", {"REXX_LOCAL_ISOLATION": "directory"}),
+    Way("local-mini", "local:mini", {"REXX_LOCAL_ISOLATION": "namespaces"}),
     Way("docker", "docker"),
     Way("docker-debian", "docker:debian-12"),
+    Way("podman", "podman"),
+    Way("nspawn", "nspawn"),
+    Way("nspawn-boot", "nspawn:debian-12", wishes={"boot": True}),
+    Way("lxc", "lxc"),
+    Way("lxc-privileged", "lxc", wishes={"privileged": True}),
+    Way("incus", "incus"),
 ]
+
+
+class WayLab(Lab):
+    """A lab whose machines have the wishes of a way, where their spec says nothing else."""
+
+    def __init__(self, way: Way) -> None:
+        super().__init__(Settings.load({"target": way.target, "timeout": 30, "provision_timeout": 300}))
+        self._wishes = way.wishes
+
+    def provision(self, target: Any = None, spec: Spec | None = None, **options: Any) -> Machine:
+        spec = spec or Spec()
+        wishes = {name: wish for name, wish in self._wishes.items() if name != "boot" or spec.command is None}
+        return super().provision(target, spec.but(**wishes), **options)
 
 
 @pytest.fixture(scope="session", params=WAYS, ids=lambda way: way.name)
@@ -44,8 +65,8 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture(scope="session")
 def lab(way: Way) -> Iterator[Lab]:
-    with mock.patch.dict(os.environ, {"REXX_LOCAL_ISOLATION": way.isolation}):
-        lab = Lab(Settings.load({"target": way.target, "timeout": 30, "provision_timeout": 300}))
+    with mock.patch.dict(os.environ, way.environment):
+        lab = WayLab(way)
         system = lab.targets[0].system
         try:
             _ = lab.driver(system).capabilities
