@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,8 @@ class Lab:
     @cached_property
     def targets(self) -> list[Target]:
         """The targets that the settings name."""
-        return parse_targets(self.settings.target, registry.names())
+        named = parse_targets(self.settings.target, registry.targets())
+        return [self._meant(target) for target in named]
 
     @cached_property
     def build(self) -> Build:
@@ -125,7 +126,15 @@ class Lab:
 
     def target(self, text: str) -> Target:
         """Read a target as a user writes it."""
-        return Target.parse(text, registry.names())
+        return self._meant(Target.parse(text, registry.targets()))
+
+    def _meant(self, target: Target) -> Target:
+        """The target with the system that an alias stands for: the first that works here, else the first."""
+        systems = registry.ALIASES.get(target.system)
+        if systems is None:
+            return target
+        usable = (each for each in systems if each in self._drivers or make_driver(each, self.events).probe().usable)
+        return replace(target, system=next(usable, systems[0]))
 
     def driver(self, system: str) -> Driver:
         """The driver of a system that works here, else `SystemUnavailable` with what would enable it.

@@ -10,6 +10,9 @@ from .base import Driver
 
 GROUP = "rexxinfra.systems"
 
+ALIASES = {"container": ("podman", "docker")}
+"""What a target may be called when it is all the same which of some systems it is: the first that works here."""
+
 
 @cache
 def _entries() -> dict[str, EntryPoint]:
@@ -19,6 +22,11 @@ def _entries() -> dict[str, EntryPoint]:
 def names() -> list[str]:
     """Names of all systems, installed ones of other packages included."""
     return sorted(_entries())
+
+
+def targets() -> list[str]:
+    """What a target may begin with: the names of the systems, and the aliases."""
+    return sorted([*_entries(), *ALIASES])
 
 
 def driver_class(name: str) -> type[Driver]:

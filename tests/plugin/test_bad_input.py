@@ -24,7 +24,7 @@ def _usage_error(result: pytest.RunResult, *lines: str) -> None:
 
 def test_unknown_target(inner: Run) -> None:
     result = inner(MACHINE, "--rexx-target=mainframe")
-    _usage_error(result, "*unknown target 'mainframe'*", "*systems: docker, local*")
+    _usage_error(result, "*unknown target 'mainframe'*", "*systems: container, docker, *local*")
 
 
 def test_target_with_a_typo(inner: Run) -> None:
