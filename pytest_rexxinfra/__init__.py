@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from .model import CommandResult as CommandResult
     from .model import Health as Health
     from .model import Spec as Spec
+    from .model import Stats as Stats
     from .model import Volume as Volume
+    from .network import Network as Network
     from .rexx.build import Build as Build
     from .rexx.runtime import RexxResult as RexxResult
     from .rexx.runtime import RexxRuntime as RexxRuntime
@@ -51,6 +53,7 @@ _HOMES = {
     "Lab": ".lab",
     "Machine": ".machine",
     "MachineDied": ".errors",
+    "Network": ".network",
     "ProvisionError": ".errors",
     "Provisioner": ".session",
     "RexxInfraError": ".errors",
@@ -58,6 +61,7 @@ _HOMES = {
     "RexxRuntime": ".rexx.runtime",
     "Settings": ".settings",
     "Spec": ".model",
+    "Stats": ".model",
     "SystemUnavailable": ".errors",
     "Target": ".target",
     "Unsupported": ".errors",
@@ -79,6 +83,7 @@ __all__ = [
     "Lab",
     "Machine",
     "MachineDied",
+    "Network",
     "ProvisionError",
     "Provisioner",
     "RexxInfraError",
@@ -86,6 +91,7 @@ __all__ = [
     "RexxRuntime",
     "Settings",
     "Spec",
+    "Stats",
     "SystemUnavailable",
     "Target",
     "Unsupported",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .broker import Broker
     from .lab import Lab
     from .machine import Machine
+    from .network import Network
     from .rexx.builds import Build
     from .rexx.runtime import RexxRuntime
     from .session import Provisioner, RexxSession
@@ -111,6 +112,15 @@ def provision(request: pytest.FixtureRequest, rexx_target: Target) -> Iterator[P
     """Makes as many machines as the test wants: ``web = provision("web", memory="256m")``."""
     with rexx_session(request.config).provisioner(request, rexx_target) as provisioner:
         yield provisioner
+
+
+@pytest.fixture
+def network(provision: Provisioner) -> Network:
+    """A network for machines of the test: ``web = provision("web", network=network)``.
+
+    They find each other by name, no others reach them, and `partition`, `loss` and `delay` get between them.
+    """
+    return provision.network()
 
 
 def _shown_plainly() -> AbstractContextManager[None]:

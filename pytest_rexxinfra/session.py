@@ -25,6 +25,7 @@ from .interrupts import Interrupts
 from .lab import Lab
 from .machine import Machine
 from .model import Spec
+from .network import Network
 from .pool import Order
 from .progress import Progress
 from .settings import Settings
@@ -427,11 +428,11 @@ class Provisioner:
             self._request.node.stash.setdefault(_MACHINES, []).append((machine, 0))
             return machine
 
-    def network(self, name: str = "net") -> str:
-        """Make a network; machines with ``network=`` its name see each other by their own names."""
+    def network(self, name: str = "net") -> Network:
+        """Make a network; machines made with ``network=`` it see each other by their own names."""
         with shown_plainly(), self._session._skipping(self._target):
             self.others.append(self._session.lab.network(self._target, name))
-            return self.others[-1]
+            return Network(self.others[-1])
 
     def volume(self, name: str = "vol") -> str:
         """Make an empty volume; mount it with ``volumes=[f"{volume}:/data"]``."""

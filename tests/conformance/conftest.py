@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -14,8 +14,10 @@ from unittest import mock
 import pytest
 
 from pytest_rexxinfra import Capability, Lab, Machine, Spec
-from pytest_rexxinfra.errors import SystemUnavailable
+from pytest_rexxinfra.errors import SystemUnavailable, Unsupported
 from pytest_rexxinfra.settings import Settings
+
+from .capabilities import OPERATIONS, WISHES
 
 
 @dataclass(frozen=True)
@@ -97,3 +99,36 @@ def fresh(lab: Lab) -> Iterator[Machine]:
 @pytest.fixture
 def can(lab: Lab) -> frozenset[Capability]:
     return lab.driver(lab.targets[0].system).capabilities
+
+
+@pytest.fixture
+def make(lab: Lab, request: pytest.FixtureRequest) -> Callable[..., Machine]:
+    def provision(**wishes: Any) -> Machine:
+        machine = lab.provision(spec=Spec.of(**wishes))
+        request.addfinalizer(lambda: lab.destroy(machine))
+        return machine
+
+    return provision
+
+
+Lacks = Callable[[Capability], bool]
+
+
+@pytest.fixture
+def lacks(lab: Lab, shared: Machine, can: frozenset[Capability]) -> Lacks:
+    """Whether this way lacks a capability; if so, after seeing that it refuses to pretend."""
+
+    def use(capability: Capability) -> None:
+        if capability in OPERATIONS:
+            OPERATIONS[capability](shared)
+        else:
+            lab.provision(spec=Spec.of(**WISHES[capability]))
+
+    def check(capability: Capability) -> bool:
+        if capability in can:
+            return False
+        with pytest.raises(Unsupported, match=str(capability)):
+            use(capability)
+        return True
+
+    return check

@@ -5,68 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pytest_rexxinfra import Capability, Lab, Machine, Spec
-from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import MachineDied, Unsupported, UsageError
 from pytest_rexxinfra.model import Phase
 
-WISHES: dict[Capability, dict[str, Any]] = {
-    Capability.HEALTH: {"health": "true"},
-    Capability.HOSTNAME: {"hostname": "chosen"},
-    Capability.IMAGES: {"image": "mini"},
-    Capability.LIMITS: {"memory": "64m", "cpus": 0.5, "pids": 50},
-    Capability.MAIN_PROCESS: {"command": "echo main started; exec sleep 1000"},
-    Capability.NETWORK_NONE: {"network": "none"},
-    Capability.PORTS: {"ports": [8080]},
-    Capability.USERS: {"user": "nobody"},
-    Capability.VOLUMES: {"volumes": ["/:/host:ro"]},
-}
-
-
-@pytest.fixture
-def make(lab: Lab, request: pytest.FixtureRequest) -> Callable[..., Machine]:
-    def provision(**wishes: Any) -> Machine:
-        machine = lab.provision(spec=Spec.of(**wishes))
-        request.addfinalizer(lambda: lab.destroy(machine))
-        return machine
-
-    return provision
-
-
-OPERATIONS: dict[Capability, Callable[[Machine], Any]] = {
-    Capability.LOGS: lambda machine: machine.logs(),
-    Capability.RESTART: lambda machine: machine.restart(),
-    Capability.USERS: lambda machine: machine.run("true", user="nobody"),
-    Capability.COMMIT: lambda machine: machine.commit("x:y"),
-    Capability.BAKE: lambda machine: machine.driver.baked("key"),
-    Capability.NETWORKS: lambda machine: machine.driver.create_network(machine.resource, Deadline(5)),
-}
-
-Lacks = Callable[[Capability], bool]
-
-
-@pytest.fixture
-def lacks(lab: Lab, shared: Machine, can: frozenset[Capability]) -> Lacks:
-    """Whether this way lacks a capability; if so, after seeing that it refuses to pretend."""
-
-    def use(capability: Capability) -> None:
-        if capability in OPERATIONS:
-            OPERATIONS[capability](shared)
-        else:
-            lab.provision(spec=Spec.of(**WISHES[capability]))
-
-    def check(capability: Capability) -> bool:
-        if capability in can:
-            return False
-        with pytest.raises(Unsupported, match=str(capability)):
-            use(capability)
-        return True
-
-    return check
+from .conftest import Lacks
 
 
 def test_hostname(lacks: Lacks, make: Callable[..., Machine]) -> None:

@@ -1,0 +1,137 @@
+"""Machines that share a network, and what can go wrong between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pytest_rexxinfra import Capability, Lab, Machine, Network, Spec
+from pytest_rexxinfra.errors import MachineDied, RexxInfraError, Unsupported, UsageError
+
+from .conftest import Lacks
+
+SERVE = "require('http').createServer((q, r) => r.end('served')).listen(8080)"
+FETCH = """
+const request = require('http').get('http://%s:8080/', {timeout: 1000}, answer => answer.pipe(process.stdout))
+request.on('timeout', () => process.exit(9)).on('error', () => process.exit(8))
+"""
+
+
+class Club:
+    """Networks and their members, all removed at the end."""
+
+    def __init__(self, lab: Lab, request: pytest.FixtureRequest) -> None:
+        self._lab, self._request = lab, request
+
+    def network(self, name: str = "net") -> Network:
+        network = Network(self._lab.network(name=name))
+        self._request.addfinalizer(lambda: self._lab.remove(network.name))
+        return network
+
+    def member(self, name: str, network: Network | None, **wishes: object) -> Machine:
+        machine = self._lab.provision(spec=Spec.of(network=network, **wishes), name=name)
+        self._request.addfinalizer(lambda: self._lab.destroy(machine))
+        return machine
+
+    def server(self, name: str, network: Network) -> Machine:
+        machine = self.member(name, network)
+        machine.run(["sh", "-c", 'node -e "$0" >/dev/null 2>&1 &', SERVE], check=True)
+        machine.wait_until("grep -q ':1F90 ' /proc/net/tcp /proc/net/tcp6")
+        return machine
+
+
+@pytest.fixture
+def club(lab: Lab, request: pytest.FixtureRequest) -> Club:
+    return Club(lab, request)
+
+
+def _fetch(machine: Machine, host: str) -> str:
+    return machine.run(["node", "-e", FETCH % host], timeout=20).stdout
+
+
+def test_by_name_and_nobody_else(lacks: Lacks, club: Club) -> None:
+    if lacks(Capability.NETWORKS):
+        return
+    first, second = club.network("one"), club.network("two")
+    web = club.server("web", first)
+    client, stranger = club.member("client", first), club.member("stranger", second)
+    assert _fetch(client, "web") == "served"
+    assert _fetch(stranger, "web") == ""
+    address = web.status.address
+    assert address
+    assert _fetch(client, address) == "served"
+    assert _fetch(stranger, address) == ""
+
+
+def test_same_names_in_two_networks(lacks: Lacks, club: Club) -> None:
+    if lacks(Capability.NETWORKS):
+        return
+    for network in (club.network("one"), club.network("two")):
+        club.server("web", network)
+        assert _fetch(club.member("client", network), "web") == "served"
+
+
+def test_partition(lacks: Lacks, club: Club) -> None:
+    if lacks(Capability.NETWORKS) or lacks(Capability.IMPAIRMENT):
+        return
+    network = club.network()
+    web, client, other = club.server("web", network), club.member("client", network), club.member("other", network)
+    with network.partition(web, client):
+        assert _fetch(client, "web") == ""
+        assert _fetch(other, "web") == "served"
+    assert _fetch(client, "web") == "served"
+    network.partition([web], [client, other])
+    assert (_fetch(client, "web"), _fetch(other, "web")) == ("", "")
+    network.heal(client)
+    assert _fetch(client, "web") == ""
+    network.heal()
+    assert (_fetch(client, "web"), _fetch(other, "web")) == ("served", "served")
+    with pytest.raises(UsageError, match="both sides"):
+        network.partition([web, client], client)
+
+
+def test_loss(lacks: Lacks, club: Club, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.NETWORKS) or lacks(Capability.IMPAIRMENT):
+        return
+    network = club.network()
+    web, client = club.server("web", network), club.member("client", network)
+    network.loss(web, 1)
+    assert _fetch(client, "web") == ""
+    network.loss(web, 0)
+    assert _fetch(client, "web") == "served"
+    with pytest.raises(UsageError, match="share"):
+        network.loss(web, 50)
+
+
+def test_delay_or_why_not(lacks: Lacks, club: Club) -> None:
+    if lacks(Capability.NETWORKS) or lacks(Capability.IMPAIRMENT):
+        return
+    network = club.network()
+    web, client = club.server("web", network), club.member("client", network)
+    refusal = ""
+    try:
+        network.delay(web, 0.3)
+    except Unsupported as refused:
+        refusal = str(refused)
+    if refusal:
+        assert "netem" in refusal
+        assert _fetch(client, "web") == "served"
+        return
+    slow = client.run(["node", "-e", FETCH % "web"], timeout=20)
+    network.heal(web)
+    quick = client.run(["node", "-e", FETCH % "web"], timeout=20)
+    assert slow.duration - quick.duration > 0.25
+
+
+def test_impairment_of_a_machine_that_is_gone(lab: Lab, lacks: Lacks, club: Club) -> None:
+    if lacks(Capability.NETWORKS) or lacks(Capability.IMPAIRMENT):
+        return
+    network = club.network()
+    one, other = club.member("one", network), club.member("other", network)
+    cut = network.partition(one, other)
+    lab.destroy(other)
+    cut.heal()
+    with pytest.raises((MachineDied, RexxInfraError)):
+        network.loss(other, 0.5)
+    network.heal()
