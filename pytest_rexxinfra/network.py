@@ -49,7 +49,9 @@ class _Trouble:
         """
         commands = [f"add table {_TABLE}", f"delete table {_TABLE}"]
         blocked = [f"{_family(address)} saddr {address} drop" for address in sorted(self.blocked)]
-        lost = [f"ether type != arp numgen random mod {_SHARES} < {round(self.loss * _SHARES)} drop"]
+        # The packet filter takes no comparison that is always true.
+        chosen = "" if self.loss == 1 else f"numgen random mod {_SHARES} < {round(self.loss * _SHARES)} "
+        lost = [f"ether type != arp {chosen}drop"]
         hooks = {"ingress": blocked + lost * bool(self.loss), "egress": lost * bool(self.loss)}
         for interface in interfaces:
             for hook, rules in hooks.items():
