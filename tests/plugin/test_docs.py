@@ -19,7 +19,14 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 EXAMPLES = {page: [block for block in _PYTHON.findall(text) if _TEST.search(block)] for page, text in PAGES.items()}
-TARGETS = {"README.md": "local,docker", "docs/systems/docker.md": "docker"}
+TARGETS = {
+    "README.md": "local,docker",
+    "docs/states.md": "nspawn,lxc",
+    "docs/systems/docker.md": "docker",
+    "docs/systems/incus.md": "incus",
+    "docs/systems/lxc.md": "lxc",
+    "docs/systems/podman.md": "podman",
+}
 """Where the examples of a page run, other than ``local``: what they need, some system must have."""
 
 
