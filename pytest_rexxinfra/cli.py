@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from .cli_machines import COMMANDS
+from . import cli_audit, cli_machines
 from .console import age, events, plain_errors, size, table
 from .deadline import Deadline
 from .errors import RexxInfraError, UsageError
@@ -42,7 +42,7 @@ def doctor(as_json: bool) -> None:
     for name in registry.names():
         try:
             driver = make_driver(name, events())
-            state = driver.probe()
+            state = driver.examine()
             found.append(
                 {
                     "system": name,
@@ -221,7 +221,7 @@ def build_rm(names: Sequence[str]) -> None:
         click.echo(f"removed {name}")
 
 
-for command in COMMANDS:
+for command in (*cli_machines.COMMANDS, *cli_audit.COMMANDS):
     main.add_command(command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 
 _OUTPUT_LIMIT = 4000
@@ -54,6 +55,24 @@ class Unsupported(RexxInfraError):
     """The system lacks the capability that was asked for."""
 
 
+class PolicyViolation(RexxInfraError):
+    """The policy of the run refuses this: ``mode`` is how strict it is, ``rule`` what in it refuses."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        mode: str = "",
+        rule: str = "",
+        hint: str | None = None,
+        command: str | Sequence[str] | None = None,
+        where: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, command=command, where=where)
+        self.mode = mode
+        self.rule = rule
+
+
 class ImageError(RexxInfraError):
     """An image cannot be found, pulled or built."""
 
@@ -84,6 +103,17 @@ class CommandTimeout(DeadlineExceeded):
 
 class CommandFailed(RexxInfraError):
     """A command that had to succeed ended with a status other than 0."""
+
+
+def as_ours(error: Exception) -> RexxInfraError:
+    """``error`` itself, or if it is none of ours, one that tells it with its traceback.
+
+    For threads that others wait for: they must answer, whatever a driver raises.
+    """
+    if isinstance(error, RexxInfraError):
+        return error
+    story = "".join(traceback.format_exception(error))
+    return RexxInfraError(f"unexpected {type(error).__name__}: {error}", output=story)
 
 
 def _shorten(text: str) -> str:

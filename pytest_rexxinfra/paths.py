@@ -21,12 +21,16 @@ def cache_dir() -> Path:
 
 def state_dir() -> Path:
     """Directory of live local machines, private to the user; ``REXX_STATE`` overrides it."""
-    chosen = os.environ.get("REXX_STATE")
-    path = Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"rexxinfra-{os.getuid()}"
+    path = _state_place()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_uid != os.getuid():
         raise PermissionError(f"{path} belongs to another user")
     return path
+
+
+def _state_place() -> Path:
+    chosen = os.environ.get("REXX_STATE")
+    return Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"rexxinfra-{os.getuid()}"
 
 
 def ledger_path() -> Path:
@@ -44,3 +48,8 @@ def ledger_path() -> Path:
     except (OSError, RuntimeError):
         usable = False
     return (folder if usable else state_dir()) / "ledger.sqlite3"
+
+
+def audit_path() -> Path:
+    """File of the audit log where none is named, in `state_dir`, which may not be there yet."""
+    return _state_place() / "audit.jsonl"

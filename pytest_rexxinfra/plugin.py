@@ -40,6 +40,11 @@ OPTIONS = {
         "directory for what each test's machines leave: commands, scripts, logs, and the files that "
         "@pytest.mark.collect names",
     ),
+    "policy": (
+        "strict|moderate|permissive",
+        "what machines may be and what may be run in them, docs/policy.md (default: moderate)",
+    ),
+    "audit": ("FILE|off", "file in which all that is done to machines is written down, one line of JSON each"),
     "allow-leaks": (None, "only warn, rather than fail the run, when something could not be removed"),
 }
 

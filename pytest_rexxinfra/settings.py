@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .paths import audit_path
+from .policy import Policy
 
 KEEP_CHOICES = ("never", "failed", "all")
+OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Settings:
     """What a run was asked for; ``timeout`` is in seconds, for one command or script.
 
     ``max`` maps a system, or ``*`` for every other one, to how many machines there may be in it at a time.
+    ``audit`` is the file of the audit log, ``off``, or empty for its usual place.
     """
 
     target: str = "local"
@@ -32,6 +36,8 @@ class Settings:
     max: Mapping[str, int] = field(default_factory=dict)
     artifacts: Path | None = None
     allow_leaks: bool = False
+    policy: Policy = field(default_factory=Policy)
+    audit: str = ""
     provision_timeout: float = 120.0
     build_timeout: float = 1200.0
 
@@ -62,11 +68,27 @@ class Settings:
                 (f"${variable}", environ.get(variable) or None),
                 (f"{file}, {name}", table.get(name, table.get(name.replace("_", "-")))),
             )
+            if name == "policy":
+                values[name] = _policy(places, file.parent)
+                continue
             for place, value in places:
                 if value is not None:
                     values[name] = _CONVERTERS[name](value, place)
                     break
         return cls(**values)
+
+    @property
+    def bounds(self) -> Mapping[str, int]:
+        """``max``, with no number above that of the policy."""
+        most = self.policy.bound
+        if most is None:
+            return self.max
+        return {"*": most, **{system: min(most, number) for system, number in self.max.items()}}
+
+    @property
+    def audit_file(self) -> Path | None:
+        """The file of the audit log, or ``None`` when there is to be none."""
+        return None if self.audit == OFF else Path(self.audit) if self.audit else audit_path()
 
 
 def _pyproject(start: Path) -> tuple[Path, Mapping[str, Any]]:
@@ -142,6 +164,24 @@ def _path(value: Any, place: str) -> Path:
     return path
 
 
+def _policy(places: Sequence[tuple[str, Any]], root: Path) -> Policy:
+    """A mode from the command line or the environment goes over that of the file, and leaves the rest of its table."""
+    *outer, (place, table) = places
+    mode_place, mode = next(((where, str(value)) for where, value in outer if value is not None), ("", None))
+    if not isinstance(table, Mapping):
+        table = {} if table is None else {"mode": table}
+    return Policy.read(table, place, root, mode, mode_place)
+
+
+def _audit(value: Any, place: str) -> str:
+    if value is False or str(value) == OFF:
+        return OFF
+    path = Path(str(value)).expanduser().absolute()
+    if path.is_dir():
+        raise UsageError(f"{place}: {path} is a directory", hint=f"name a file, or {OFF}")
+    return str(path)
+
+
 _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
     "target": _text,
     "build": _text,
@@ -154,6 +194,7 @@ _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
     "max": _limits,
     "artifacts": _path,
     "allow_leaks": _flag,
+    "audit": _audit,
     "provision_timeout": _seconds,
     "build_timeout": _seconds,
 }

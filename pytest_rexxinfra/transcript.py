@@ -120,7 +120,7 @@ class Transcript:
             message, output = str(failure), ""
             if isinstance(failure, RexxInfraError):
                 message, output = failure.message, failure.output or ""
-            error = self._head(f"{type(failure).__name__}: {message}" if message else type(failure).__name__)
+            error = self.head(f"{type(failure).__name__}: {message}" if message else type(failure).__name__)
             so_far = output.encode("utf-8", "surrogatepass")
             ending = Ending(stdout=so_far, stdout_size=len(so_far))
             raise
@@ -130,7 +130,7 @@ class Transcript:
                     number=0,
                     started=started,
                     duration=time.monotonic() - clock,
-                    command=self._head(command),
+                    command=self.head(command),
                     user=user,
                     rc=ending.rc,
                     error=error,
@@ -172,9 +172,9 @@ class Transcript:
                 self._number += 1
                 self._entries.append(replace(entry, number=self._number))
 
-    def _head(self, text: str) -> str:
-        """The start of a text; a hidden value across the cut is hidden as a whole."""
-        shown = self.masked(text[: TEXT_KEPT + self._longest])[:TEXT_KEPT]
+    def head(self, text: str, most: int = TEXT_KEPT) -> str:
+        """The first ``most`` characters of a text; a hidden value across the cut is hidden as a whole."""
+        shown = self.masked(text[: most + self._longest])[:most]
         left_out = len(text) - len(shown)
         return f"{shown}… ({left_out} more characters)" if left_out else shown
 

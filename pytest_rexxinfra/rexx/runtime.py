@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -153,6 +154,8 @@ class RexxRuntime:
                 before=f"{hook}mkdir -p {shlex.quote(folder)} && printf %s {shlex.quote(text)} >{shlex.quote(path)}",
                 after=f"[ ! -f {shlex.quote(told)} ] || cat {shlex.quote(told)}",
                 shown=command,
+                action="script",
+                told=f"{shlex.join([name, *words])} (sha256 {_digest(text)}, {self.build.label})",
                 stdin=stdin.encode() if isinstance(stdin, str) else stdin,
                 env=env,
                 cwd=cwd or folder,
@@ -188,6 +191,10 @@ class RexxRuntime:
         if self.build.dialect == "regina":
             return None if _REGINA_ERROR.search(result.stderr) else str(result.rc)
         return parse_exit_value(report)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _source(script: str | Path) -> tuple[str, str]:
