@@ -1,36 +1,53 @@
-"""A container engine that speaks docker's API: where it is, and what its refusals mean."""
+"""A container engine that speaks docker's API: the connection, and what its refusals mean."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import requests.exceptions
 from docker import APIClient
-from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound
-from docker.utils import kwargs_from_env
 
 from ..deadline import Deadline
-from ..errors import ProvisionError, SystemUnavailable, UsageError
+from ..errors import ProvisionError, SystemUnavailable
 
-_INSTALL = "apt-get install -y docker.io && service docker start"
+_PERMISSION = ("Permission denied", "PermissionError")
+_ABSENT = ("FileNotFoundError", "Connection refused", "ConnectionRefusedError")
 
 
-class Engine:
+class Engine(ABC):
     """The connection to an engine. Errors of docker-py become errors of ours at `translated`."""
 
-    name = "docker"
+    name: ClassVar[str]
+    install: ClassVar[str]
+    """The command that puts the engine on this computer."""
+    permission: ClassVar[str]
+    """What helps who may not use the engine's socket."""
+    version: ClassVar[str] = "auto"
+    """Of docker's API; to find it out, docker-py asks the engine."""
+
+    @property
+    @abstractmethod
+    def endpoint(self) -> Mapping[str, Any]:
+        """Where the engine is, as arguments of docker-py's client; without ``base_url`` at its usual place."""
+
+    @property
+    @abstractmethod
+    def start(self) -> str:
+        """The command that makes an engine answer where none does."""
 
     @cached_property
     def api(self) -> APIClient:
         """Client of the engine that the environment names."""
         try:
-            client = APIClient(version="auto", timeout=60, **self._endpoint)
+            client = APIClient(version=self.version, timeout=60, **self.endpoint)
         except (DockerException, requests.exceptions.RequestException) as error:
             raise self.unavailable(error) from error
         if str(client.base_url).startswith("http+docker:"):
@@ -39,19 +56,41 @@ class Engine:
         return client
 
     @cached_property
-    def _endpoint(self) -> dict[str, Any]:
-        """Where the engine is: ``DOCKER_CONTEXT``, else ``DOCKER_HOST`` and its companions, else the current
-        context; the docker command has the same order.
-        """
-        name = os.environ.get("DOCKER_CONTEXT")
-        if os.environ.get("DOCKER_HOST") and not name:
-            return dict(kwargs_from_env())
-        context = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
-        if context is None and name:
-            raise UsageError(f"$DOCKER_CONTEXT: there is no context {name!r}", hint="docker context ls")
-        if context is None or context.Host is None:
-            return {}
-        return {"base_url": context.Host, "tls": context.TLSConfig or False}
+    def info(self) -> Mapping[str, Any]:
+        """What the engine says of itself and its computer."""
+        with self.translated("asking the engine about itself"):
+            found: Mapping[str, Any] = self.api.info()
+        return found
+
+    @property
+    def limits(self) -> bool:
+        """Whether it can bound, count and hold up what a container does."""
+        return True
+
+    @property
+    def memory(self) -> int:
+        """What the engine's computer has, in bytes."""
+        return int(self.info["MemTotal"])
+
+    @cached_property
+    def here(self) -> bool:
+        """Whether the engine's containers are processes of this computer that can be seen from here."""
+        local = str(self.api.base_url).startswith("http+docker:")
+        kernel = os.uname().release
+        return local and (self.info["Name"], self.info["KernelVersion"]) == (socket.gethostname(), kernel)
+
+    def enter_network(self, pid: int) -> Sequence[str]:
+        """The words before a command of this computer that let it run in the network of a container's process."""
+        return ["nsenter", "--target", str(pid), "--net", "--"]
+
+    @property
+    def enters_networks(self) -> bool:
+        """Whether `enter_network` works here and for this user."""
+        return shutil.which("nsenter") is not None and self.here and self.may_enter()
+
+    def may_enter(self) -> bool:
+        """Whether this user may enter namespaces of the engine's containers."""
+        return os.geteuid() == 0
 
     @contextmanager
     def patient(self, deadline: Deadline) -> Iterator[None]:
@@ -80,21 +119,18 @@ class Engine:
     def unavailable(self, error: Exception) -> SystemUnavailable:
         """Why the engine cannot be used, with the command that helps."""
         text = explanation(error)
-        host = self._endpoint.get("base_url", "unix:///var/run/docker.sock")
-        if "Permission denied" in text or "PermissionError" in text:
-            return SystemUnavailable(
-                f"no permission for the docker socket ({host})",
-                where="docker",
-                hint="sudo usermod -aG docker $USER, then log in again",
-            )
-        if "FileNotFoundError" in text or "Connection refused" in text or "ConnectionRefusedError" in text:
-            started = shutil.which("dockerd") is not None
-            return SystemUnavailable(
-                f"no docker engine answers at {host}",
-                where="docker",
-                hint="service docker start" if started else _INSTALL,
-            )
-        return SystemUnavailable(f"the docker engine at {host} cannot be used: {text}", where="docker", hint=_INSTALL)
+        host = self.endpoint.get("base_url", "unix:///var/run/docker.sock")
+        if any(sign in text for sign in _PERMISSION):
+            reason, hint = f"no permission for the {self.name} socket ({host})", self.permission
+        elif any(sign in text for sign in _ABSENT):
+            reason, hint = f"no {self.name} engine answers at {host}", self.start
+        else:
+            reason, hint = f"the {self.name} engine at {host} cannot be used: {text}", self.install
+        return SystemUnavailable(reason, where=self.name, hint=hint)
+
+    def forget_image(self, name: str) -> None:
+        """Remove an image, or only its name while a container uses it; raises docker-py's errors."""
+        self.api.remove_image(name, force=True)
 
     def image_id(self, name: str) -> str | None:
         """Id of an image that the engine has, else ``None``."""
@@ -113,6 +149,7 @@ def explanation(error: Exception) -> str:
 
 def _hint(text: str) -> str | None:
     known = {
+        "catatonit": "apt-get install -y catatonit",
         "no such file or directory: unknown": "the image must have /bin/sh, or give the machine a command",
         "executable file not found": "the image must have /bin/sh, or give the machine a command",
         "port is already allocated": "another process has the port; ask for ports=[N] without a fixed host port",

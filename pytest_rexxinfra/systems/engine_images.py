@@ -33,6 +33,8 @@ class EngineImages:
         self._engine = engine
         self._around = around
         self._imports: dict[str, str] = {}
+        self.names: dict[str, str] = {}
+        """What the images that were obtained are called in the engine, by their ids."""
 
     def obtain(self, wanted: str, deadline: Deadline) -> str:
         """Id of the image that ``wanted`` names, in this order: a recipe of ours, a root file system
@@ -57,7 +59,7 @@ class EngineImages:
             raise ImageError(
                 f"there is no Dockerfile in {path.absolute()}",
                 where=self._engine.name,
-                hint="an image is one of ours, a docker reference, a directory with a Dockerfile, or a .tar",
+                hint="an image is one of ours, a reference, a directory with a Dockerfile, or a .tar",
             )
         found = self._engine.image_id(wanted)
         if found is None:
@@ -65,6 +67,7 @@ class EngineImages:
             found = self._engine.image_id(wanted)
         if found is None:
             raise ImageError(f"image {wanted!r} is gone again", where=self._engine.name)
+        self.names[found] = wanted
         return found
 
     def build(self, folder: Path, image: str, deadline: Deadline, dockerfile: str = "Dockerfile") -> str:
@@ -84,7 +87,7 @@ class EngineImages:
                     raise ImageError(
                         f"building {folder} failed: {step['error']}",
                         output="".join(log),
-                        hint=f"docker build {shlex.quote(str(folder))}",
+                        hint=f"{self._engine.name} build {shlex.quote(str(folder))}",
                     )
         return image
 
@@ -100,6 +103,7 @@ class EngineImages:
         with locked(cache_dir() / "locks" / f"import-{tag}", deadline=deadline, what=f"the import of {name}"):
             found = self._engine.image_id(image)
             if found is not None:
+                self.names[found] = image
                 return found
             changes = [
                 "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -110,7 +114,8 @@ class EngineImages:
                 self._engine.translated(f"importing {name}"),
                 self._engine.patient(deadline),
             ):
-                self._engine.api.import_image_from_file(str(archive), repository, tag, changes=changes)
+                # Podman takes the tag only as a part of the name.
+                self._engine.api.import_image_from_file(str(archive), image, changes=changes)
             self._trim(repository, _IMPORTS_KEPT)
             found = self._engine.image_id(image)
         if found is None:
@@ -119,11 +124,12 @@ class EngineImages:
                 where=self._engine.name,
                 hint="it must be a tar of a root file system",
             )
+        self.names[found] = image
         return found
 
     def _pull(self, name: str, deadline: Deadline) -> None:
         ours = ", ".join(sorted(self._around.images.recipes()))
-        hint = f"names of our own images: {ours}; or see what the engine itself says: docker pull {name}"
+        hint = f"names of our own images: {ours}; or see what the engine itself says: {self._engine.name} pull {name}"
 
         def refused(reason: object) -> ImageError:
             return ImageError(f"image {name!r} cannot be had: {reason}", where=self._engine.name, hint=hint)
@@ -146,8 +152,9 @@ class EngineImages:
     def commit(self, container: str, image: str, deadline: Deadline) -> str:
         """Save a container's file system as ``image``."""
         repository, _, tag = image.rpartition(":") if ":" in image else (image, "", "latest")
+        changes = [f"LABEL {LABEL_PREFIX}image={image}"]
         with self._engine.translated(f"committing {image}"), self._engine.patient(deadline):
-            self._engine.api.commit(container, repository, tag, changes=[f"LABEL {LABEL_PREFIX}image={image}"])
+            self._engine.api.commit(container, repository, tag, pause=self._engine.limits, changes=changes)
         return f"{repository}:{tag}"
 
     def bake(self, container: str, key: str, deadline: Deadline) -> str:
@@ -159,7 +166,12 @@ class EngineImages:
     def remove(self, image: str) -> None:
         """Remove an image; one that is gone is no error."""
         with self._engine.translated(f"removing image {image}"), suppress(ImageNotFound):
-            self._engine.api.remove_image(image, force=True)
+            self._engine.forget_image(image)
+
+    def remove_unused(self, image: str) -> None:
+        """Remove an image unless a container uses it."""
+        with self._engine.translated(f"removing image {image}"), suppress(APIError):
+            self._engine.api.remove_image(image)
 
     def _trim(self, repository: str, most: int) -> None:
         """Remove the oldest of our images of one name, so that changing builds do not fill the disk."""

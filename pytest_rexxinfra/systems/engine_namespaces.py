@@ -31,6 +31,7 @@ class Namespace:
     holder: Resource
     pristine: bytes | None = None
     clean: bool = False
+    spoilt: bool = False
 
 
 class Namespaces:
@@ -72,8 +73,14 @@ class Namespaces:
     def leaving(self, lease: str, look: Callable[[], bytes]) -> None:
         """A machine is about to go."""
         namespace = self._used.get(lease)
-        if namespace is not None:
+        if namespace is not None and not namespace.spoilt:
             namespace.clean = look() == namespace.pristine
+
+    def spoil(self, lease: str) -> None:
+        """Nobody shall have a machine's namespace after it, for what happens to it cannot be seen by looking."""
+        namespace = self._used.get(lease)
+        if namespace is not None:
+            namespace.spoilt = True
 
     def left(self, lease: str) -> Resource | None:
         """A machine has gone; returns the holder of its namespace if nobody can use that any more."""

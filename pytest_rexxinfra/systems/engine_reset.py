@@ -36,7 +36,7 @@ done
 rm -rf /dev/shm/* /dev/shm/.[!.]*
 """
 
-Run = Callable[[Sequence[str]], None]
+Run = Callable[[Sequence[str]], object]
 """Runs a program in the container; raises unless it ends with status 0."""
 
 

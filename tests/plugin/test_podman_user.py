@@ -1,0 +1,97 @@
+"""A whole run as an ordinary user, with that user's own podman, which the run starts itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from pytest_rexxinfra.deadline import Deadline
+from pytest_rexxinfra.errors import SystemUnavailable
+from pytest_rexxinfra.images import ImageStore
+
+from .. import rootless
+from ..unit.support import REPOSITORY
+
+_TEST = """
+import os
+
+def test_it(machine, rexx):
+    assert os.getuid() != 0
+    assert machine.run("id -u").lines == ["0"]
+    assert machine.run("cat /proc/self/uid_map").lines[0].split()[1] != "0"
+    assert rexx("SAY 'hello'").lines == ["hello"]
+
+def test_networks(provision):
+    network = provision.network()
+    provision("web", network=network)
+    assert provision("client", network=network).run("nslookup web || getent hosts web").ok
+
+def test_image_is_not_copied_for_each_container():
+    from pytest_rexxinfra.events import Events
+    from pytest_rexxinfra.lab import make_driver
+
+    assert make_driver("podman", Events()).examine().facts["storage"] == "overlay"
+
+def test_pod(pod):
+    first, second = pod.machine("first"), pod.machine("second")
+    first.run("nc -l -p 9000 -e echo answer >/dev/null 2>&1 &", check=True)
+    second.wait_until("nc 127.0.0.1 9000 </dev/null | grep answer")
+"""
+
+
+@pytest.fixture
+def user() -> Iterator[rootless.User]:
+    if shutil.which("podman") is None:
+        pytest.skip("podman is not here")
+    try:
+        with rootless.user() as made:
+            yield made
+    except SystemUnavailable as error:
+        pytest.skip(str(error))
+
+
+def _cache(user: rootless.User) -> Path:
+    """A cache of the user's that already has the image."""
+    store = ImageStore()
+    recipe = store.find("mini")
+    assert recipe is not None
+    built = store.ensure(recipe, Deadline(600)).tar.parent
+    cache = user.home / "cache"
+    shutil.copytree(built, cache / "images" / built.name)
+    subprocess.run(["chown", "--recursive", user.name, str(cache)], check=True)
+    return cache
+
+
+def _python(user: rootless.User, folder: Path) -> tuple[str, str]:
+    """A Python that the user may run, and the path of what it imports."""
+    packages = Path(docker.__file__).parents[1]
+    shutil.copytree(REPOSITORY / "pytest_rexxinfra", folder / "pytest_rexxinfra")
+    for metadata in Path(pytest.__file__).parents[1].glob("pytest_rexxinfra-*.dist-info"):
+        shutil.copytree(metadata, folder / metadata.name)
+    path = f"{folder}:{packages}"
+    for python in (sys.executable, "/usr/bin/python3"):
+        command = user.command(python, "-c", "import pytest, docker, pytest_rexxinfra", PYTHONPATH=path)
+        if subprocess.run(command, cwd=user.home, capture_output=True, check=False).returncode == 0:
+            return python, path
+    pytest.skip("an ordinary user has no Python that can import what these tests need")
+
+
+def test_run_of_an_ordinary_user(user: rootless.User) -> None:
+    folder = user.home / "work"
+    folder.mkdir()
+    python, path = _python(user, folder)
+    (folder / "test_inner.py").write_text(_TEST)
+    shutil.copytree(REPOSITORY / "fixtures/rexxjs-shape", folder / "rexxjs")
+    subprocess.run(["chown", "--recursive", user.name, str(folder)], check=True)
+    options = ["--rexx-target=podman", "--rexx-require=podman", f"--rexx-build={folder / 'rexxjs'}"]
+    environment = {"PYTHONPATH": path, "REXX_CACHE": str(_cache(user)), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = user.command(python, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options, **environment)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    assert "left 0" in done.stdout

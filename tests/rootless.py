@@ -1,0 +1,129 @@
+"""An ordinary user for tests that run as root, with a podman of its own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_rexxinfra.deadline import Deadline
+from pytest_rexxinfra.errors import SystemUnavailable
+from pytest_rexxinfra.systems.podman_service import answers
+from pytest_rexxinfra.systems.podman_settings import settings_file
+
+_GUARD = 30.0
+_TUN = Path("/dev/net/tun")
+
+
+@dataclass(frozen=True)
+class User:
+    """An ordinary user; ``runtime`` is where its sockets are."""
+
+    name: str
+    uid: int
+    home: Path
+    runtime: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a login would give."""
+        return {
+            "HOME": str(self.home),
+            "LOGNAME": self.name,
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "USER": self.name,
+            "XDG_RUNTIME_DIR": str(self.runtime),
+        }
+
+    def command(self, *argv: str, **environment: str) -> list[str]:
+        """The words that run a program as this user."""
+        pairs = [f"{name}={value}" for name, value in {**self.environment, **environment}.items()]
+        return ["runuser", "--user", self.name, "--", "env", "--ignore-environment", *pairs, *argv]
+
+    def owns(self, path: Path) -> Path:
+        """Give a path to the user."""
+        os.chown(path, self.uid, self.uid)
+        return path
+
+
+@contextmanager
+def user() -> Iterator[User]:
+    """A new user with ids for user namespaces, who is gone afterwards, with all processes and files.
+
+    Raises `SystemUnavailable` where none can be made.
+    """
+    if os.geteuid() != 0 or not all(map(shutil.which, ("useradd", "newuidmap", "runuser"))):
+        raise SystemUnavailable(
+            "an ordinary user cannot be made here", where="podman", hint="as root: apt-get install -y passwd uidmap"
+        )
+    name = f"rexx-user-{os.getpid()}"
+    subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", name], check=True)
+    with ExitStack() as cleaning:
+        cleaning.callback(_remove, name)
+        runtime = Path(cleaning.enter_context(tempfile.TemporaryDirectory(prefix=name, ignore_cleanup_errors=True)))
+        found = pwd.getpwnam(name)
+        made = User(name, found.pw_uid, Path(found.pw_dir), runtime)
+        made.owns(runtime)
+        cleaning.enter_context(_tunnels_for_all())
+        yield made
+
+
+@contextmanager
+def _tunnels_for_all() -> Iterator[None]:
+    """Let everybody make a tunnel, as on any computer with udev."""
+    mode = _TUN.stat().st_mode
+    _TUN.chmod(mode | 0o666)
+    try:
+        yield
+    finally:
+        _TUN.chmod(mode)
+
+
+def _remove(name: str) -> None:
+    uid = pwd.getpwnam(name).pw_uid
+    Deadline(_GUARD).wait_for(lambda: _ended(uid), f"the processes of {name} to end")
+    subprocess.run(["userdel", "--remove", name], check=True, stderr=subprocess.DEVNULL)
+
+
+def _ended(uid: int) -> bool:
+    """Whether a user has no process; those that there still are get killed."""
+    found = _processes(uid)
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return not found
+
+
+def _processes(uid: int) -> Sequence[int]:
+    """Processes of a user that are more than a name."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if folder.stat().st_uid == uid and (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@contextmanager
+def podman() -> Iterator[Mapping[str, str]]:
+    """Let a new user's podman listen, and give the environment in which it is used."""
+    with user() as owner:
+        settings = owner.home / "containers.conf"
+        settings.write_text(settings_file().read_text())
+        socket = owner.runtime / "podman.sock"
+        environment = {"CONTAINERS_CONF": str(settings), "STORAGE_DRIVER": "overlay"}
+        serve = owner.command("podman", "system", "service", "--time=0", f"unix://{socket}", **environment)
+        service = subprocess.Popen(serve, cwd=owner.home, start_new_session=True)
+        try:
+            Deadline(_GUARD).wait_for(lambda: answers(socket), "the user's podman")
+            yield {"CONTAINER_HOST": f"unix://{socket}"}
+        finally:
+            service.terminate()
+            service.wait()
