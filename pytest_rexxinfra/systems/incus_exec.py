@@ -1,0 +1,61 @@
+"""Processes in incus instances: ``POST /1.0/instances/{name}/exec`` and the web sockets that come of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ..channels.incus import IncusStream
+from ..channels.stream import Stream, drain
+from ..channels.websocket import TEXT
+from ..deadline import Deadline
+from ..errors import ChannelClosed, RexxInfraError
+from .incus_api import IncusApi, Refused, place
+from .incus_instance import PATH, entering
+from .rooted import Account
+
+ROOT = Account("root", 0, 0, "/root")
+_KILL = json.dumps({"command": "signal", "signal": 9}).encode()
+
+
+def execute(api: IncusApi, name: str, argv: Sequence[str], who: Account = ROOT) -> Stream:
+    """Start a process in the instance ``name``; raises `Refused` when that does not run."""
+    body = {
+        "command": entering([*argv]),
+        "environment": {"HOME": who.home, "USER": who.name, "PATH": PATH},
+        "user": who.uid,
+        "group": who.gid,
+        "cwd": "/",
+        "interactive": False,
+        "wait-for-websocket": True,
+    }
+    operation = api.begin("POST", place("instances", name, "exec"), body)
+    number, secrets = operation["id"], operation["metadata"]["fds"]
+    stdin, stdout, stderr = (api.websocket(number, secrets[which]) for which in ("0", "1", "2"))
+
+    def status(deadline: Deadline) -> int:
+        try:
+            ended = api.wait(number, f"running {argv[0]}", deadline)
+        except Refused as gone:
+            raise ChannelClosed(f"incus forgot how {argv[0]} ended", where=f"incus:{name}") from gone
+        if "return" not in (ended["metadata"] or {}):
+            raise ChannelClosed(f"{argv[0]} was cut off: {ended['err']}", where=f"incus:{name}")
+        return int(ended["metadata"]["return"])
+
+    def kill() -> None:
+        with suppress(RexxInfraError, OSError):
+            control = api.websocket(number, secrets["control"])
+            control.write(TEXT, _KILL)
+            control.close()
+
+    return IncusStream(stdin, stdout, stderr, status, kill)
+
+
+def ask(stream: Stream, what: str, deadline: Deadline, stdin: bytes = b"") -> tuple[int, str, str]:
+    """Let a process run to its end: its status and what it printed."""
+    try:
+        status, out, err = drain(stream, stdin, deadline, what)
+    finally:
+        stream.close()
+    return status, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
