@@ -1,0 +1,170 @@
+"""Machines of LXC: unprivileged containers, without a daemon and without a network of LXC's own."""
+
+from __future__ import annotations
+
+import glob
+import os
+import select
+import shlex
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, NoReturn
+
+from ..deadline import Deadline
+from ..errors import ProvisionError, SystemUnavailable
+from ..idmap import IdMap
+from ..model import Capability, Spec
+from ..tools import run_tool
+from .base import Availability
+from .cgroup import remove_beside
+from .entrance import children
+from .lxc_config import PLACE, gathering, settings
+from .overlay import outside
+from .rooted import inside
+from .rootfs_driver import IDLE, Launch, RootfsDriver, RootfsRecord
+
+_CONFIG = "config"
+_READY = 'echo >&0; exec "$@" </dev/null'
+_BOOTED = "run/systemd/private"
+_STATE = "systemctl is-system-running --wait || :"
+_UP = ("running", "degraded")
+_LOOK = "run the image without boot=True and look at what its systemd would start"
+
+
+class LxcDriver(RootfsDriver):
+    """Containers of LXC. Those that are not privileged have users of their own: a range granted to root."""
+
+    name: ClassVar[str] = "lxc"
+    summary: ClassVar[str] = "containers of LXC, with users of their own; a whole system boots in one"
+    tools: ClassVar = {**RootfsDriver.tools, "lxc-execute": "lxc", "newuidmap": "uidmap"}
+    binds_itself: ClassVar[bool] = True
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return super().capabilities | {Capability.BOOT}
+
+    def probe(self) -> Availability:
+        found = super().probe()
+        try:
+            IdMap.of_root()
+        except SystemUnavailable as error:
+            return Availability(False, error.message, error.hint) if found.usable else found
+        return found
+
+    def version(self) -> str:
+        return f"LXC {run_tool(['lxc-execute', '--version'], deadline=Deadline(10), where=self.name).strip()}"
+
+    def prepare(self, spec: Spec, deadline: Deadline) -> str:
+        return str(self.around.images.rootfs(self._image(spec, deadline), deadline, _idmap(spec.privileged)))
+
+    def mapping(self, record: RootfsRecord) -> Sequence[str]:
+        idmap = _idmap(record.privileged)
+        return idmap.command if idmap else ()
+
+    def launch(self, what: Launch, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
+        if what.spec.boot and inside(outside(what.holder, what.root), "/sbin/init").name != "systemd":
+            raise ProvisionError(
+                "the image has no systemd that could boot",
+                hint=f"take one that has, for example {self.boot_image}",
+                where=f"lxc:{what.name}",
+            )
+        idmap = _idmap(what.spec.privileged)
+        if idmap:
+            os.chown(outside(what.holder, what.root), idmap.uid, idmap.gid)
+        (what.folder / _CONFIG).write_text(settings(what, idmap))
+        environment = {name: value for name, value in what.spec.env.items() if name != "PATH"}
+        told, ready = os.pipe()
+        try:
+            tool = what.spawn(_command(what), environment, ready)
+        finally:
+            os.close(ready)
+        try:
+            if what.spec.boot:
+                return tool, self._booted(what, tool, deadline)
+            _await(told, what, tool, deadline)
+            return tool, _leader(tool) or _ended(what, tool)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(tool.pid, signal.SIGKILL)
+            tool.wait()
+            raise
+        finally:
+            os.close(told)
+
+    def _booted(self, what: Launch, tool: subprocess.Popen[bytes], deadline: Deadline) -> int:
+        """Wait until systemd says that it has started what it was to start; returns its pid."""
+
+        def reachable() -> int | None:
+            if tool.poll() is not None:
+                _ended(what, tool)
+            leader = _leader(tool)
+            return leader if leader and outside(leader, f"/{_BOOTED}").is_socket() else None
+
+        leader = deadline.wait_for(reachable, "waiting for the machine's systemd to start", hint=_LOOK)
+        record = RootfsRecord(what.name, {}).led_by(leader, tool.pid)
+        command = [*self.entering(record), "/bin/sh", "-c", _STATE]
+        state = run_tool(command, deadline=deadline, where=self.name, name="waiting for systemd", hint=_LOOK).strip()
+        if state not in _UP:
+            raise ProvisionError(
+                f"the machine does not boot: its systemd is {state or 'gone'}",
+                output=what.said(),
+                hint=_LOOK,
+                where=f"lxc:{what.name}",
+            )
+        return leader
+
+    def _remove_groups(self, record: RootfsRecord, deadline: Deadline) -> None:
+        super()._remove_groups(record, deadline)
+        # LXC has a group for itself and one for the machine in every hierarchy, and more of them for every new start.
+        remove_beside(f"lxc.*.{glob.escape(record.name)}*", deadline)
+
+
+def _idmap(privileged: bool) -> IdMap | None:
+    return None if privileged else IdMap.of_root()
+
+
+def _command(what: Launch) -> list[str]:
+    """The command that starts LXC, in mounts of its own that end with it."""
+    tool = ["lxc-start", "-F"] if what.spec.boot else ["lxc-execute"]
+    tool += ["-P", PLACE, "-n", what.name, "-f", str(what.folder / _CONFIG)]
+    if not what.spec.boot:
+        tool += ["--", "/bin/sh", "-c", _READY, "sh", *(what.spec.command or IDLE)]
+    return ["unshare", "--mount", "/bin/sh", "-ec", f"{gathering(what)}\nexec {shlex.join(tool)}"]
+
+
+def _await(told: int, what: Launch, tool: subprocess.Popen[bytes], deadline: Deadline) -> None:
+    """Wait for the word of the machine's first shell, or for the end of all that could say it."""
+    if not select.select([told], [], [], deadline.remaining())[0]:
+        deadline.check("waiting for LXC", hint=f"its last lines: {what.said()[-500:]}")
+    if not os.read(told, 1):
+        _ended(what, tool)
+
+
+def _ended(what: Launch, tool: subprocess.Popen[bytes]) -> NoReturn:
+    status, said = tool.wait(), what.said()
+    hint = "can the root of the machine run its /bin/sh?"
+    if "idmap" in said:
+        hint = "the file system of a volume cannot show other owners (overlay and NFS cannot): use another one"
+    raise ProvisionError(
+        f"LXC ended with status {status} before the machine was ready",
+        command=_command(what)[-1].splitlines()[-1],
+        output=said,
+        hint=hint,
+        where=f"lxc:{what.name}",
+    )
+
+
+def _leader(tool: subprocess.Popen[bytes]) -> int | None:
+    """The first process below the tool that is process 1 of a pid namespace, as the controller sees it."""
+    pending = [tool.pid]
+    while pending:
+        each = pending.pop()
+        with suppress(OSError):
+            status = Path(f"/proc/{each}/status").read_text()
+            if any(line.startswith("NSpid:") and line.split()[-1] == "1" for line in status.splitlines()):
+                return each
+            pending += children(each)
+    return None
