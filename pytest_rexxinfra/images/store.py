@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from ..deadline import Deadline
 from ..errors import CommandFailed, DeadlineExceeded, ImageError
 from ..events import Events
+from ..idmap import IdMap
 from ..locks import locked, try_lock
 from ..paths import cache_dir
 from ..tools import run_tool
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 _METADATA = "image.json"
 _TAR = "rootfs.tar"
 _ROOTFS = "rootfs"
+_AS_MAPPED = ("--exclude=./dev/*", "--exclude=dev/*", "--anchored", "--xattrs", "--xattrs-include=security.capability")
+"""A container's root may make no devices; its own capabilities of files are other than the controller's."""
 _UNPACK_SECONDS = 600.0
 _REMOVE_SECONDS = 10.0
 _TOUCHED = "its tar was touched"
@@ -90,6 +93,52 @@ class ImageStore:
         with self._lock(key, image_name(recipe), deadline):
             return _checked(home) or self._build(recipe, key, home, deadline)
 
+    def obtain(self, name_or_path: str, deadline: Deadline) -> RootfsImage:
+        """The image of a recipe, as `ensure` gives it, or one that `commit` saved under that name.
+
+        Raises `ImageError` when it is neither, and what `find` and `ensure` raise.
+        """
+        recipe = self.find(name_or_path)
+        if recipe is not None:
+            return self.ensure(recipe, deadline)
+        image = _load(self._committed(name_or_path))
+        if image is None:
+            known = {*self.recipes(), *(each.name for each in self.list())}
+            raise ImageError(f"there is no image {name_or_path!r}", hint=f"images: {', '.join(sorted(known))}")
+        return image
+
+    def commit(self, name: str, pack: Callable[[Path], None], deadline: Deadline) -> RootfsImage:
+        """Save a root file system under a name, which `obtain` finds; an older one of that name is replaced.
+
+        ``pack`` writes it to a file, as an uncompressed tar. Raises `ImageError` for the name of a recipe.
+        """
+        if self.find(name) is not None:
+            raise ImageError(f"{name!r} is a recipe", hint="choose another name for the image")
+        home = self._committed(name)
+        key = hashlib.sha256(f"committed {name}".encode()).hexdigest()
+        with self._lock(key, f"image:{name}", deadline), self._scratch(key) as scratch:
+            new = scratch / "image"
+            new.mkdir()
+            tar = new / _TAR
+            pack(tar)
+            image = RootfsImage(
+                name=name,
+                key=key,
+                digest=_digest(tar),
+                tar=home / _TAR,
+                size=tar.stat().st_size,
+                created=time.time(),
+                node=None,
+                arch=host_arch(),
+            )
+            _save(image, new)
+            self._discard(home, key)
+            new.rename(home)
+        return image
+
+    def _committed(self, name: str) -> Path:
+        return self.root / f"committed-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
     def list(self) -> tuple[RootfsImage, ...]:
         """All images in the cache, by name, the newest first; damaged ones are left out."""
         homes = [path for path in _entries(self.root) if not path.name.startswith(".")]
@@ -110,15 +159,16 @@ class ImageStore:
                 removed.append(image)
         return tuple(removed)
 
-    def rootfs(self, image: RootfsImage, deadline: Deadline | None = None) -> Path:
+    def rootfs(self, image: RootfsImage, deadline: Deadline | None = None, idmap: IdMap | None = None) -> Path:
         """The image unpacked as a directory that is shared by all: nobody may write into it.
 
-        As root it has the owners of the image, for an ordinary user everything is the user's own.
+        As root it has the owners of the image, with ``idmap`` what they are outside of a container with
+        that map; for an ordinary user everything is the user's own.
         Raises `ImageError` when the image is no longer there or tar fails, `DeadlineExceeded`.
         """
         deadline = deadline or Deadline(_UNPACK_SECONDS)
         where = f"image:{image.name}"
-        place = image.tar.with_name(_ROOTFS)
+        place = image.tar.with_name(f"{_ROOTFS}-{idmap.uid}-{idmap.gid}" if idmap else _ROOTFS)
         if place.is_dir():
             return place
         with self._lock(image.key, where, deadline):
@@ -129,10 +179,16 @@ class ImageStore:
             with self.events.step(where, "unpack"), self._scratch(image.key) as scratch:
                 folder = scratch / _ROOTFS
                 folder.mkdir()
-                command: list[str | Path] = ["tar", "--extract", "--file", image.tar, "--directory", folder]
-                command += ["--numeric-owner", "--preserve-permissions"]
+                source = image.tar.absolute()
+                command: list[str | Path] = ["tar", "--extract", "--numeric-owner", "--preserve-permissions"]
+                if idmap:
+                    # From standard input into the current directory, for the mapped root can open neither.
+                    os.chown(folder, idmap.uid, idmap.gid)
+                    command = ["sh", "-c", 'exec "$@" <"$0"', source, *idmap.command, *command, *_AS_MAPPED]
+                else:
+                    command += ["--file", source]
                 try:
-                    run_tool(command, deadline=deadline, where=where)
+                    run_tool(command, deadline=deadline, where=where, cwd=folder)
                 except CommandFailed as error:
                     raise ImageError(
                         "the image cannot be unpacked",

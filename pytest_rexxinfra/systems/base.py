@@ -15,6 +15,7 @@ from ..model import Capability, CommandResult, Kind, Resource, Spec, Stats, Stat
 
 if TYPE_CHECKING:
     from ..images import ImageStore
+    from ..kube import PodManifest
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Driver(ABC):
     @abstractmethod
     def probe(self) -> Availability:
         """Find out, quickly and without changing anything, whether machines can be made."""
+
+    def examine(self) -> Availability:
+        """Like `probe`, with everything that a person wants to know, even if that takes a second."""
+        return self.probe()
 
     @abstractmethod
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
@@ -196,6 +201,30 @@ class Driver(ABC):
     def create_volume(self, lease: Resource, deadline: Deadline) -> Resource:
         """Make an empty volume that machines can mount by its name."""
         self._cannot(Capability.VOLUMES)
+
+    def create_pod(self, lease: Resource, ports: Sequence[int], deadline: Deadline) -> Resource:
+        """Make an empty pod, of whose network ``ports`` are published on the controller."""
+        self._cannot(Capability.PODS)
+
+    def systemd_unit(self, machine: Resource, new: bool) -> str:
+        """A unit of systemd that starts the machine, or with ``new`` makes one like it."""
+        self._cannot(Capability.SYSTEMD_UNIT)
+
+    def quadlet(self, machine: Resource, spec: Spec) -> str:
+        """A Quadlet file from which systemd makes a machine like this one."""
+        self._cannot(Capability.SYSTEMD_UNIT)
+
+    def kube_yaml(self, machine: Resource) -> str:
+        """The machine, or its whole pod, as Kubernetes' YAML."""
+        self._cannot(Capability.KUBE)
+
+    def kube_play(self, lease: Resource, manifest: PodManifest, deadline: Deadline) -> Resource:
+        """Make and start the pod of a manifest, named and labelled as ``lease`` says."""
+        self._cannot(Capability.KUBE)
+
+    def members(self, pod: Resource) -> Mapping[str, Resource]:
+        """The machines of a pod that `kube_play` made, by the names that the manifest gives them."""
+        self._cannot(Capability.KUBE)
 
     def commit(self, machine: Resource, image: str, deadline: Deadline) -> str:
         """Save the machine's file system as an image; returns the name to start from."""

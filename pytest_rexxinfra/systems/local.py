@@ -6,7 +6,6 @@ own; elsewhere it is a private directory and its processes. The machine says whi
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -21,12 +20,13 @@ from typing import ClassVar
 from ..channels.process import ProcessStream
 from ..channels.stream import Stream
 from ..deadline import Deadline
-from ..errors import ImageError, MachineDied, RexxInfraError, SystemUnavailable, UsageError
-from ..model import Capability, Phase, Resource, Spec, Status, process_start
+from ..errors import MachineDied, RexxInfraError, SystemUnavailable, UsageError
+from ..model import Capability, Phase, Resource, Spec, Status
 from ..paths import state_dir
 from ..rexx.deployment import build_home
 from .base import Availability, Driver, Surroundings
 from .holder import Holder, kill_process, marked_processes
+from .record import Record, Shelf
 from .sandbox import Sandbox, enter_command, unshare_command
 
 LEASE_VARIABLE = "REXXINFRA_LEASE"
@@ -43,34 +43,14 @@ class Isolation(StrEnum):
 
 
 @dataclass(frozen=True)
-class _Record:
-    """What is on disk about a machine, so that other processes can enter and remove it."""
-
-    name: str
-    labels: dict[str, str]
-    isolation: Isolation
-    image: str | None = None
+class _Record(Record):
+    isolation: str = ""
     network: bool = True
-    pid: int = 0
-    started: int | None = None
 
     def enter(self) -> list[str]:
         """The command that starts a program in the machine's namespaces."""
-        rootless = self.isolation is Isolation.USER_NAMESPACES
+        rootless = self.isolation == Isolation.USER_NAMESPACES
         return enter_command(self.pid, rootless=rootless, network=self.network)
-
-    @classmethod
-    def read(cls, folder: Path) -> _Record | None:
-        try:
-            stored = json.loads((folder / "record.json").read_text())
-            return cls(**{**stored, "isolation": Isolation(stored["isolation"])})
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-
-    def write(self, folder: Path) -> None:
-        draft = folder / "record.json.new"
-        draft.write_text(json.dumps(self.__dict__))
-        draft.replace(folder / "record.json")
 
 
 class LocalDriver(Driver):
@@ -84,6 +64,7 @@ class LocalDriver(Driver):
         self._holders: dict[str, Holder] = {}
         self._specs: dict[str, Spec] = {}
         self._refusals: list[str] = []
+        self._shelf = Shelf(self.name, _Record)
 
     @cached_property
     def isolation(self) -> Isolation:
@@ -141,10 +122,12 @@ class LocalDriver(Driver):
         return str(self._rootfs(spec.image, deadline)) if spec.image else ""
 
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
-        folder = _machines() / lease.name
+        folder = self._shelf.folder(lease)
         (folder / "home").mkdir(parents=True)
         machine = replace(lease, id=str(folder), image=spec.image)
-        record = _Record(lease.name, lease.labels(), self.isolation, spec.image, spec.network != "none")
+        record = _Record(
+            lease.name, lease.labels(), spec.image, isolation=self.isolation, network=spec.network != "none"
+        )
         record.write(folder)
         try:
             self._start(lease.lease, folder, record, spec, deadline)
@@ -158,7 +141,7 @@ class LocalDriver(Driver):
         if self.isolation is not Isolation.DIRECTORY:
             holder = self._hold(folder, self.isolation, spec, deadline)
             self._holders[lease] = holder
-            replace(record, pid=holder.pid, started=process_start(holder.pid)).write(folder)
+            record.held_by(holder.pid).write(folder)
 
     def _hold(self, folder: Path, isolation: Isolation, spec: Spec, deadline: Deadline) -> Holder:
         rootless = isolation is Isolation.USER_NAMESPACES
@@ -173,17 +156,11 @@ class LocalDriver(Driver):
         return Holder(unshare_command(rootless=rootless, network=network), script, deadline)
 
     def _rootfs(self, image: str, deadline: Deadline) -> Path:
-        recipe = self.around.images.find(image)
-        if recipe is None:
-            raise ImageError(
-                f"local machines start from our own images, and {image!r} is none",
-                hint=f"images: {', '.join(sorted(self.around.images.recipes()))}",
-            )
-        return self.around.images.rootfs(self.around.images.ensure(recipe, deadline))
+        return self.around.images.rootfs(self.around.images.obtain(image, deadline))
 
     def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
-        folder = _folder(machine)
-        record = _Record.read(folder)
+        folder = self._shelf.folder(machine)
+        record = self._shelf.read(machine)
         if record is None:
             raise MachineDied("the machine does not exist any more", where=f"local:{machine.name}")
         spec = self._specs.get(machine.lease, Spec())
@@ -198,7 +175,7 @@ class LocalDriver(Driver):
         }
         if not record.pid:
             return ProcessStream(argv, env=environment, cwd=folder / "home")
-        if process_start(record.pid) != record.started:
+        if not record.held:
             raise MachineDied(
                 "the machine's first process has ended",
                 where=f"local:{machine.name}",
@@ -208,17 +185,17 @@ class LocalDriver(Driver):
         return ProcessStream([*record.enter(), *inside], env=environment)
 
     def enter_command(self, machine: Resource, command: Sequence[str] = (), terminal: bool = True) -> Sequence[str]:
-        record = _Record.read(_folder(machine))
+        record = self._shelf.read(machine)
         words = command or ["/bin/sh"]
         if record is None or not record.pid:
-            return ["env", "-C", str(_folder(machine) / "home"), *words]
+            return ["env", "-C", str(self._shelf.folder(machine) / "home"), *words]
         return [*record.enter(), *words]
 
     def describe(self, machine: Resource) -> str:
         return f"{machine.image + ', ' if machine.image else ''}{self.isolation}"
 
     def scratch(self, machine: Resource) -> str:
-        return super().scratch(machine) if machine.image else str(_folder(machine) / "home")
+        return super().scratch(machine) if machine.image else str(self._shelf.folder(machine) / "home")
 
     def sees(self, machine: Resource, path: str) -> bool:
         return machine.image is None
@@ -228,8 +205,8 @@ class LocalDriver(Driver):
 
     def reset(self, machine: Resource, spec: Spec, deadline: Deadline) -> Resource:
         """Start a new sandbox under the old name: all that a sandbox has changed ends with its processes."""
-        folder = _folder(machine)
-        record = _Record.read(folder)
+        folder = self._shelf.folder(machine)
+        record = self._shelf.read(machine)
         if record is None or self.isolation is Isolation.DIRECTORY:
             raise MachineDied("the machine does not exist any more", where=f"local:{machine.name}")
         kill_process(record.pid, record.started)
@@ -244,36 +221,28 @@ class LocalDriver(Driver):
             holder.keep()
 
     def status(self, machine: Resource) -> Status:
-        record = _Record.read(_folder(machine))
+        record = self._shelf.read(machine)
         if record is None:
             return Status(Phase.GONE)
-        if record.pid and process_start(record.pid) != record.started:
+        if record.pid and not record.held:
             return Status(Phase.STOPPED, reason="its first process has ended")
         return Status(Phase.RUNNING, address="127.0.0.1")
 
     def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
         for machine in resources:
-            folder = _folder(machine)
             holder = self._holders.pop(machine.lease, None)
             if holder is not None:
                 holder.kill()
-            record = _Record.read(folder)
+            record = self._shelf.read(machine)
             if record is not None and record.pid:
                 kill_process(record.pid, record.started)
             elif record is not None:
                 _kill_marked(machine.lease, deadline)
-            shutil.rmtree(folder, ignore_errors=True)
+            self._shelf.remove(machine)
             self._specs.pop(machine.lease, None)
 
     def list(self) -> Sequence[Resource]:
-        found = []
-        for folder in _machines().iterdir():
-            record = _Record.read(folder)
-            if record is not None:
-                found.append(
-                    Resource.from_labels(self.name, record.name, record.labels, id=str(folder), image=record.image)
-                )
-        return [resource for resource in found if resource is not None]
+        return self._shelf.list()
 
 
 def _enabling() -> str:
@@ -287,16 +256,6 @@ def _enabling() -> str:
     if wrong:
         return f"sudo sysctl -w {' '.join(wrong)}"
     return "run as root, or allow the container or the user to make user namespaces"
-
-
-def _machines() -> Path:
-    folder = state_dir() / "local"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def _folder(machine: Resource) -> Path:
-    return Path(machine.id) if machine.id else _machines() / machine.name
 
 
 def _kill_marked(lease: str, deadline: Deadline) -> None:

@@ -90,7 +90,7 @@ class Sandbox:
 
     def _mount(self, source: str, target: str, kind: str, options: str) -> None:
         place = f"{self._point}/{target}"
-        self._mounts.append(f"{_escape(source)} {_escape(place)} {kind} {_escape(options)} 0 0")
+        self._mounts.append(f"{escape_field(source)} {escape_field(place)} {kind} {escape_field(options)} 0 0")
 
     def _overlay(self, lower: str, name: str) -> str:
         """Show ``lower`` at ``name``, writable; returns the directory of its upper layer."""
@@ -102,7 +102,7 @@ class Sandbox:
             "upperdir": f"{self._point}/upper/{layer}",
             "workdir": f"{self._point}/work/{layer}",
         }
-        options = ",".join(f"{key}={_layer(place)}" for key, place in places.items())
+        options = ",".join(f"{key}={escape_layer(place)}" for key, place in places.items())
         self._mount("overlay", f"root/{name}", "overlay", f"{options},userxattr" if self._rootless else options)
         return f"upper/{layer}"
 
@@ -203,7 +203,7 @@ class Sandbox:
             "fi",
             *(f"cat {shlex.quote(path)} >{shlex.quote(f'root{path}')} || :" for path in self._copied_files),
             "" if network else "ip link set lo up 2>/dev/null || :",
-            f"cd root; exec chroot . /bin/sh -c {shlex.quote(_HOLD)}",
+            f"cd root; exec chroot . /bin/sh -c {shlex.quote(HOLD)}",
         ]
         return "\n".join(line for line in lines if line)
 
@@ -219,7 +219,7 @@ def _fstab(mounts: Iterable[str]) -> str:
     return shlex.quote("".join(f"{line}\n" for line in mounts))
 
 
-_HOLD = """\
+HOLD = """\
 echo ready
 while read -r word; do
   if [ "$word" = keep ]; then
@@ -262,11 +262,11 @@ def _is(path: str, kind: Callable[[int], bool]) -> bool:
         return False
 
 
-def _layer(path: str) -> str:
+def escape_layer(path: str) -> str:
     """A path in an overlay option, where a backslash protects colons, commas and itself."""
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
-def _escape(text: str) -> str:
+def escape_field(text: str) -> str:
     """A field of fstab(5), where blanks are written in octal."""
     return text.replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
