@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import DeadlineExceeded as DeadlineExceeded
     from .errors import ImageError as ImageError
     from .errors import MachineDied as MachineDied
+    from .errors import PolicyViolation as PolicyViolation
     from .errors import ProvisionError as ProvisionError
     from .errors import RexxInfraError as RexxInfraError
     from .errors import SystemUnavailable as SystemUnavailable
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .model import Stats as Stats
     from .model import Volume as Volume
     from .network import Network as Network
+    from .pod import Pod as Pod
+    from .policy import Policy as Policy
     from .rexx.build import Build as Build
     from .rexx.runtime import RexxResult as RexxResult
     from .rexx.runtime import RexxRuntime as RexxRuntime
@@ -54,6 +57,9 @@ _HOMES = {
     "Machine": ".machine",
     "MachineDied": ".errors",
     "Network": ".network",
+    "Pod": ".pod",
+    "Policy": ".policy",
+    "PolicyViolation": ".errors",
     "ProvisionError": ".errors",
     "Provisioner": ".session",
     "RexxInfraError": ".errors",
@@ -84,6 +90,8 @@ __all__ = [
     "Machine",
     "MachineDied",
     "Network",
+    "Policy",
+    "PolicyViolation",
     "ProvisionError",
     "Provisioner",
     "RexxInfraError",

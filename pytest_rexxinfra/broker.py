@@ -157,16 +157,17 @@ class Broker:
 
     def _handle(self, lab: Lab, line: _Line, worker: str, number: int, name: str, arguments: Any) -> None:
         from .deadline import Deadline
-        from .errors import RexxInfraError
+        from .errors import as_ours
 
         custodian = _own(lab)
 
         def answer(what: Callable[[], Any]) -> None:
             try:
                 reply = (number, "done", what())
-            except RexxInfraError as error:
-                error.__cause__ = error.__context__ = None
-                reply = (number, "failed", error)
+            except Exception as error:
+                failure = as_ours(error)
+                failure.__cause__ = failure.__context__ = None
+                reply = (number, "failed", failure)
             line.send(reply)
 
         def answer_later(what: Callable[[], Any]) -> None:

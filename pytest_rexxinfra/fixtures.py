@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .machine import Machine
     from .network import Network
+    from .pod import Pod
     from .rexx.builds import Build
     from .rexx.runtime import RexxRuntime
     from .session import Provisioner, RexxSession
@@ -121,6 +122,12 @@ def network(provision: Provisioner) -> Network:
     They find each other by name, no others reach them, and `partition`, `loss` and `delay` get between them.
     """
     return provision.network()
+
+
+@pytest.fixture
+def pod(provision: Provisioner) -> Pod:
+    """A pod for machines of the test: ``pod.machine("web")``; they reach each other at 127.0.0.1."""
+    return provision.pod()
 
 
 def _shown_plainly() -> AbstractContextManager[None]:

@@ -11,17 +11,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .audit import Audit, hidden, outline
 from .custody import Custodian, RunCustodian
 from .deadline import Deadline
 from .errors import (
     ChannelClosed,
     ImageError,
     MachineDied,
+    PolicyViolation,
     ProvisionError,
     RexxInfraError,
     SystemUnavailable,
@@ -42,9 +45,12 @@ from .target import Target, parse_targets
 from .teardown import Teardown
 
 if TYPE_CHECKING:
+    from .kube import PodManifest
     from .rexx.builds import Build
     from .rexx.runtime import RexxRuntime
     from .systems.base import Driver, Lease
+
+    Create = Callable[[Driver, Resource, Deadline], Resource]
 
 _TEARDOWN = 60.0
 _QUEUE = 1200.0
@@ -88,10 +94,14 @@ class Lab:
         self.settings = settings or Settings.load()
         self.events = events or Events()
         run = os.environ.get("REXX_RUN_ID") or secrets.token_hex(4)
-        self.custodian: Custodian = custodian or RunCustodian(run, self.settings.max)
+        self.custodian: Custodian = custodian or RunCustodian(run, self.settings.bounds)
         self.run_id = self.custodian.run
         self.tally = Tally()
         self.warn: Callable[[str], None] = lambda text: print(f"rexxinfra: {text}", file=sys.stderr)
+        self.policy = self.settings.policy
+        self.audit = Audit(
+            self.settings.audit_file, run=self.run_id, mode=self.policy.mode, warn=lambda text: self.warn(text)
+        )
         self.ledger = Ledger(warn=lambda text: self.warn(text))
         self.before_removal: Callable[[Machine], None] = lambda machine: None
         """Called with a machine whose making failed, before it is removed."""
@@ -178,8 +188,8 @@ class Lab:
         machine from the start where the system can bake it in. With the setting ``reuse``, a kept machine
         made from the same spec is reset and taken instead. On an error nothing is left behind.
 
-        Raises `SystemUnavailable`, `Unsupported` for a wish the system cannot fulfil, `ImageError`,
-        `BuildError`, `ProvisionError`.
+        Raises `SystemUnavailable`, `Unsupported` for a wish the system cannot fulfil, `PolicyViolation`,
+        `ImageError`, `BuildError`, `ProvisionError`.
         """
         driver, spec, name = self._resolved(target, spec, name, build)
         if self.settings.reuse:
@@ -212,9 +222,19 @@ class Lab:
         if spec.network is not None and spec.hostname is None and Capability.HOSTNAME in driver.capabilities:
             spec = spec.but(hostname=name)
         _require(driver, spec)
+        spec = self._admitted(driver, spec, name)
         if build is not None and Capability.BAKE in driver.capabilities:
             spec = spec.but(baked=self._baked(driver, chosen, spec, build, bake))
         return driver, spec, name
+
+    def _admitted(self, driver: Driver, spec: Spec, name: str, action: str = "provision") -> Spec:
+        """The spec as the policy lets it be; a refusal is written down."""
+        try:
+            return self.policy.admit(spec, driver.capabilities, f"{driver.name}:{name}")
+        except PolicyViolation as refusal:
+            refusal.command = refusal.command and hidden(spec, refusal.command)
+            self.audit.refused(refusal, f"{action} {name}: {outline(spec)}", driver.name)
+            raise
 
     def clone(self, machine: Machine, name: str | None = None) -> Machine:
         """A new machine with the files that ``machine`` has now; it is removed with that one, or before.
@@ -227,6 +247,7 @@ class Lab:
         name = check_name("name of a machine", name or f"m{next(self._numbers)}")
         if spec.hostname == machine.name:
             spec = spec.but(hostname=name)
+        spec = self._admitted(driver, spec, name, "clone")
         clone = self._create(
             driver, spec, name, create=lambda lease, deadline: driver.clone(machine.resource, lease, spec, deadline)
         )
@@ -261,7 +282,11 @@ class Lab:
                 return None
             self._queue(driver, lease, name)
         deadline = Deadline(self.settings.provision_timeout)
-        with self.events.step(f"{driver.name}:{name}", "create"):
+        action = "clone" if create else "provision"
+        with (
+            self.audit.recording(action, driver.name, lease.name, outline(spec)),
+            self.events.step(f"{driver.name}:{name}", "create"),
+        ):
             resource = self._make(driver, lease, spec.digest(image), lambda: make(lease, deadline))
             machine = self._machine(driver, resource, spec, name)
             try:
@@ -329,6 +354,8 @@ class Lab:
             timeout=self.settings.timeout,
             runtime=self._runtime,
             clone=self.clone,
+            policy=self.policy,
+            audit=self.audit,
         )
         self._machines[resource.lease] = machine
         return machine
@@ -344,6 +371,8 @@ class Lab:
     def _reused(self, driver: Driver, spec: Spec, name: str) -> Machine | None:
         """A kept machine made from the same spec, reset; ``None`` when there is none, or none that can be had."""
         if Capability.RESET not in driver.capabilities or spec.volumes or spec.network not in (None, "none"):
+            return None
+        if spec.pod:
             return None
         deadline = Deadline(self.settings.provision_timeout)
         digest = spec.digest(driver.prepare(spec, Deadline(self.settings.build_timeout)))
@@ -363,7 +392,10 @@ class Lab:
                 raise
             self._open[resource.lease] = driver, resource
             try:
-                with self.events.step(f"{driver.name}:{name}", f"reset {resource.name}"):
+                with (
+                    self.audit.recording("reuse", driver.name, resource.name, outline(spec)),
+                    self.events.step(f"{driver.name}:{name}", f"reset {resource.name}"),
+                ):
                     resource = driver.reset(resource, spec, deadline)
                     machine = self._machine(driver, resource, spec, name)
                     machine.connect()
@@ -390,7 +422,7 @@ class Lab:
 
     def _make_ahead(self, order: Order) -> Machine | None:
         system = order.target.system
-        if not isinstance(self.custodian, RunCustodian) and {system, "*"} & set(self.settings.max):
+        if not isinstance(self.custodian, RunCustodian) and {system, "*"} & set(self.settings.bounds):
             # A machine that waits here would keep another worker's test from having one at all.
             return None
         build = self.build if order.rexx else None
@@ -410,7 +442,13 @@ class Lab:
     def _runtime(self, machine: Machine) -> RexxRuntime:
         from .rexx.runtime import RexxRuntime
 
-        return RexxRuntime(machine, machine.spec.build or self.build, self.settings.timeout)
+        build = machine.spec.build or self.build
+        try:
+            self.policy.check_build(build, machine.where)
+        except PolicyViolation as refusal:
+            self.audit.refused(refusal, f"script with {build.label}", machine.system, machine.resource.name)
+            raise
+        return RexxRuntime(machine, build, self.settings.timeout)
 
     def _baked(self, driver: Driver, target: Target, spec: Spec, build: Build, bake: bool) -> str:
         """The image of ``spec`` with ``build`` in it; made the first time, once for all processes, if ``bake``."""
@@ -438,23 +476,64 @@ class Lab:
 
     def network(self, target: Target | str | None = None, name: str = "net") -> str:
         """Make a network and return the name that ``Spec.network`` takes; machines on it see each other by name."""
-        return self._other(Kind.NETWORK, target, name).name
+        return self._other(
+            Kind.NETWORK, target, name, lambda driver, lease, deadline: driver.create_network(lease, deadline)
+        ).name
 
     def volume(self, target: Target | str | None = None, name: str = "vol") -> str:
         """Make an empty volume and return the name that ``Spec.volumes`` takes as source."""
-        return self._other(Kind.VOLUME, target, name).name
+        return self._other(
+            Kind.VOLUME, target, name, lambda driver, lease, deadline: driver.create_volume(lease, deadline)
+        ).name
 
-    def _other(self, kind: Kind, target: Target | str | None, name: str) -> Resource:
+    def pod(self, target: Target | str | None = None, name: str = "pod", ports: Sequence[int] = ()) -> str:
+        """Make a pod and return its name; `pod.joined` makes a spec one of a machine in it."""
+        return self._other(
+            Kind.POD, target, name, lambda driver, lease, deadline: driver.create_pod(lease, ports, deadline)
+        ).name
+
+    def kube_play(self, manifest: str | Path, target: Target | str | None = None) -> list[Machine]:
+        """Make the pods of a Kubernetes manifest (text, or a .yaml file); returns the machines in them.
+
+        A machine's ``spec.pod`` is its pod, which `remove` takes, and with which the machine goes.
+        """
+        from .kube import read_manifest
+
+        chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
+        driver = self.driver(chosen.system)
+        pods = read_manifest(manifest)
+        for pod in pods:
+            if any(self._admitted(driver, spec, pod.name, "play") != spec for spec in pod.specs):
+                raise UsageError(f"the policy {self.policy.mode} bounds machines, and those of a manifest cannot be")
+        machines: list[Machine] = []
+        made: list[str] = []
+        try:
+            for pod in pods:
+                played = self._other(Kind.POD, chosen, pod.name, _player(pod))
+                made.append(played.name)
+                for name, resource in driver.members(played).items():
+                    spec = Spec(pod=played.name)
+                    driver.adopt(resource, spec)
+                    machines.append(self._machine(driver, resource, spec, f"{pod.name}-{name}"))
+                    # The pod answers for it.
+                    del self._machines[resource.lease]
+        except BaseException:
+            with suppress(RexxInfraError):
+                self.remove(*made)
+            raise
+        return machines
+
+    def _other(self, kind: Kind, target: Target | str | None, name: str, create: Create) -> Resource:
         chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
         driver = self.driver(chosen.system)
         lease = self._lease(driver, kind, check_name(f"name of a {kind}", name))
-        make = driver.create_network if kind is Kind.NETWORK else driver.create_volume
         deadline = Deadline(self.settings.provision_timeout)
         self.custodian.open(lease, deadline)
-        return self._make(driver, lease, None, lambda: make(lease, deadline))
+        with self.audit.recording(str(kind), driver.name, lease.name):
+            return self._make(driver, lease, None, lambda: create(driver, lease, deadline))
 
     def remove(self, *names: str) -> None:
-        """Remove networks and volumes that `network` and `volume` made."""
+        """Remove networks, volumes and pods by their names."""
         self._remove_now([item for item in self._open.values() if item[1].name in names])
 
     def destroy(self, *machines: Machine) -> None:
@@ -505,7 +584,10 @@ class Lab:
         for leaving in [self._machines[each.lease] for each in resources if each.lease in self._machines]:
             with suppress(RexxInfraError):
                 driver.leaving(leaving.resource, leaving.probe)
-        driver.destroy(resources, Deadline(_TEARDOWN))
+        with ExitStack() as recordings:
+            for each in resources:
+                recordings.enter_context(self.audit.recording("destroy", driver.name, each.name, str(each.kind)))
+            driver.destroy(resources, Deadline(_TEARDOWN))
         leases = [each.lease for each in resources]
         self.ledger.destroyed(leases)
         self.custodian.closed(leases)
@@ -544,7 +626,7 @@ class Lab:
             if self._machines.pop(machine.resource.lease, None) is None:
                 return []
             machine.driver.keep(machine.resource)
-            used = {machine.spec.network, *(volume.source for volume in machine.spec.volumes)}
+            used = {machine.spec.network, machine.spec.pod, *(volume.source for volume in machine.spec.volumes)}
             others = [each for _, each in self._open.values() if each.kind is not Kind.MACHINE and each.name in used]
             released = [machine.resource, *others]
             leases = [each.lease for each in released]
@@ -553,6 +635,8 @@ class Lab:
             self.ledger.keep(leases)
             self.custodian.kept(leases)
             self.tally.kept += released
+            for each in released:
+                self.audit.record("keep", each.system, each.name, str(each.kind))
             return released
 
     def hand_over(self) -> None:
@@ -588,6 +672,7 @@ class Lab:
         self.tally.left += [each for each in left if each.lease not in known]
         self.custodian.finish(clean=not left)
         self.ledger.close()
+        self.audit.close()
         if failures:
             raise failures[0]
 
@@ -634,6 +719,10 @@ def is_expired(resource: Resource, entries: Mapping[str, Entry]) -> bool:
     current = entry.resource if entry else resource
     kept = entry is not None and entry.state is State.KEPT
     return current.expires <= time.time() and (kept or current.owner.alive is not True)
+
+
+def _player(pod: PodManifest) -> Create:
+    return lambda driver, lease, deadline: driver.kube_play(lease, pod, deadline)
 
 
 def _require(driver: Driver, spec: Spec) -> None:

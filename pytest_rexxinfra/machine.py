@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from . import untar
+from .audit import DETAIL_KEPT
 from .channels.shell import INLINE_STDIN, ShellChannel, ShellOutput, kill_descendants, prepared
 from .channels.stream import STDOUT, OnOutput, Stream, drain
 from .deadline import Deadline
@@ -37,6 +38,8 @@ from .transcript import Transcript
 if TYPE_CHECKING:
     from testinfra.host import Host
 
+    from .audit import Audit, Deed
+    from .policy import Policy
     from .rexx.runtime import RexxRuntime
     from .systems.base import Driver
 
@@ -60,6 +63,8 @@ class Machine:
         timeout: float,
         runtime: Callable[[Machine], RexxRuntime],
         clone: Callable[[Machine, str | None], Machine],
+        policy: Policy,
+        audit: Audit,
     ) -> None:
         self.driver = driver
         self.resource = resource
@@ -71,6 +76,8 @@ class Machine:
         self.transcript.hide(spec.env.values())
         self._make_runtime = runtime
         self._make_clone = clone
+        self._policy = policy
+        self._audit = audit
         self._idle: dict[str | None, list[ShellChannel]] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -150,7 +157,10 @@ class Machine:
         result, _ = self.run_reporting(
             command, stdin=stdin, cwd=cwd, env=env, user=user, timeout=timeout, on_output=on_output
         )
-        if check and not result.ok:
+        return self._succeeded(result) if check else result
+
+    def _succeeded(self, result: CommandResult) -> CommandResult:
+        if not result.ok:
             raise CommandFailed(
                 f"the command ended with status {result.rc}",
                 command=result.command,
@@ -158,6 +168,18 @@ class Machine:
                 where=self.where,
             )
         return result
+
+    def _audited(self, action: str, detail: str, user: str | None = None) -> AbstractContextManager[Deed]:
+        """Write down in the audit log what the block does to this machine."""
+        more = {} if user is None else {"as": user}
+        shown = self.transcript.head(detail, DETAIL_KEPT)
+        return self._audit.recording(action, self.system, self.resource.name, shown, **more)
+
+    @contextmanager
+    def _doing(self, action: str, name: str = "") -> Iterator[None]:
+        """Report what is going on here, and write it down."""
+        with self.step(f"{action} {name}".rstrip()), self._audited(action, name):
+            yield
 
     def probe(self, command: str) -> CommandResult:
         """Run a quick command of our own, which no transcript shows."""
@@ -174,6 +196,8 @@ class Machine:
         before: str = "",
         after: str = "",
         shown: str | None = None,
+        action: str = "command",
+        told: str | None = None,
         stdin: str | bytes | BinaryIO = b"",
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
@@ -183,7 +207,8 @@ class Machine:
     ) -> tuple[CommandResult, bytes]:
         """Like `run`, with a shell command ``before`` and one ``after`` it in the same round trip.
 
-        What ``after`` prints, one line, is returned beside the result and is part of no stream.
+        What ``after`` prints, one line, is returned beside the result and is part of no stream. ``action``
+        and ``told`` are what the audit log says of it, if not that it is this command.
         """
         line = command if isinstance(command, str) else shlex.join(command)
         shown = line if shown is None else shown
@@ -199,12 +224,15 @@ class Machine:
         self.transcript.hide((env or {}).values())
         deadline = Deadline(timeout or self.timeout)
         started = time.monotonic()
-        with self.transcript.recording(shown, user) as ending:
-            try:
-                output = self._execute(script, after, shown, stdin, user, deadline, on_output)
-            except ChannelClosed as closed:
-                raise self._explained(closed) from closed
-            ending.tell(output.rc, output.stdout, output.stderr)
+        with self._audited(action, shown if told is None else told, user) as deed:
+            self._policy.check_command(command, self.where, self.transcript.head(shown))
+            with self.transcript.recording(shown, user) as ending:
+                try:
+                    output = self._execute(script, after, shown, stdin, user, deadline, on_output)
+                except ChannelClosed as closed:
+                    raise self._explained(closed) from closed
+                ending.tell(output.rc, output.stdout, output.stderr)
+            deed.status = output.rc
         duration = time.monotonic() - started
         return CommandResult(shown, output.rc, output.stdout, output.stderr, duration, self.where), output.report
 
@@ -344,11 +372,12 @@ class Machine:
     def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
         """Make ``path`` a file with this content; missing directories are made."""
         data = content.encode() if isinstance(content, str) else content
-        self._receive(path, data, mode, "")
+        self._receive(path, data, mode, "", "write", path)
 
     def read(self, path: str) -> bytes:
         """Content of a file; raises `CommandFailed` when it cannot be read."""
-        return self.run(["cat", path], check=True).stdout_bytes
+        result, _ = self.run_reporting(["cat", path], action="read", told=path)
+        return self._succeeded(result).stdout_bytes
 
     def put(self, source: str | Path, target: str, mode: int | None = None) -> None:
         """Copy a file or directory of the controller into the machine; missing directories are made.
@@ -366,28 +395,32 @@ class Machine:
                     tar.add(path, arcname=".")
                 archive.seek(0)
                 place = shlex.quote(target)
-                self.run(
+                result, _ = self.run_reporting(
                     f"mkdir -p {place} && cd {place} && tar -xf - -o",
+                    action="put",
+                    told=f"{path} {target}",
                     stdin=_small(archive),
                     timeout=max(self.timeout, _COPYING),
-                    check=True,
                 )
+                self._succeeded(result)
                 return
             with path.open("rb") as file:
                 permissions = stat.S_IMODE(path.stat().st_mode) if mode is None else mode
-                self._receive(target, _small(file), permissions, path.name)
+                self._receive(target, _small(file), permissions, path.name, "put", f"{path} {target}")
 
-    def _receive(self, target: str, content: bytes | BinaryIO, mode: int, name: str) -> None:
+    def _receive(self, target: str, content: bytes | BinaryIO, mode: int, name: str, action: str, told: str) -> None:
         place = shlex.quote(target)
         word = shlex.quote(name)
         into = f'case "$t" in */) t="$t"{word};; *) [ ! -d "$t" ] || t="$t"/{word};; esac; '
-        self.run(
+        result, _ = self.run_reporting(
             f't={place}; {into if name else ""}case "$t" in */*) mkdir -p "${{t%/*}}/";; esac && '
             f'cat >"$t" && chmod {mode:o} "$t"',
+            action=action,
+            told=told,
             stdin=content,
             timeout=max(self.timeout, _COPYING),
-            check=True,
         )
+        self._succeeded(result)
 
     def get(self, source: str, target: str | Path) -> None:
         """Copy a file or directory out of the machine, with the same rules as `put`."""
@@ -395,7 +428,7 @@ class Machine:
         command = f"if [ -d {place} ]; then echo d; exec tar -cf - -C {place} .; else echo f; exec cat {place}; fi"
         deadline = Deadline(max(self.timeout, _COPYING))
         shown = shlex.join(["get", source])
-        with tempfile.TemporaryFile() as received:
+        with self._audited("get", f"{source} {target}"), tempfile.TemporaryFile() as received:
             with self.transcript.recording(shown) as ending:
                 output = self.fetch(command, received, deadline, shown=shown)
                 ending.tell(output.rc, b"", output.stderr, stdout_size=received.tell())
@@ -423,13 +456,13 @@ class Machine:
 
     def stop(self, timeout: float = 30.0) -> None:
         """Stop the machine; its file system stays, and `start` brings it back."""
-        with self.step("stop"):
+        with self._doing("stop"):
             self.driver.stop(self.resource, Deadline(timeout))
         self.disconnect()
 
     def start(self, timeout: float = 60.0) -> None:
         """Start a stopped machine and wait until commands run in it again."""
-        with self.step("start"):
+        with self._doing("start"):
             self.driver.start(self.resource, Deadline(timeout))
             self.connect()
 
@@ -440,12 +473,12 @@ class Machine:
 
     def pause(self, timeout: float = 30.0) -> None:
         """Stop every process of the machine where it is, until `resume`."""
-        with self.step("pause"):
+        with self._doing("pause"):
             self.driver.pause(self.resource, Deadline(timeout))
 
     def resume(self, timeout: float = 30.0) -> None:
         """Let the processes of a paused machine go on."""
-        with self.step("resume"):
+        with self._doing("resume"):
             self.driver.resume(self.resource, Deadline(timeout))
 
     def clone(self, name: str | None = None) -> Machine:
@@ -461,12 +494,12 @@ class Machine:
         Snapshots end with the machine; `commit` makes an image that stays.
         """
         check_name("name of a snapshot", name)
-        with self.step(f"snapshot {name}"):
+        with self._doing("snapshot", name):
             self.driver.snapshot(self.resource, name, Deadline(timeout))
 
     def restore(self, name: str = "default", timeout: float = 120.0) -> None:
         """Bring the machine's files back to a snapshot; its processes end. Raises `UsageError` for an unknown one."""
-        with self.step(f"restore {name}"):
+        with self._doing("restore", name):
             self.driver.restore(self.resource, name, Deadline(timeout))
             self.disconnect()
             self.connect()
@@ -479,12 +512,12 @@ class Machine:
     def save_state(self, name: str = "default", timeout: float = 120.0) -> None:
         """Save files, memory and processes under a name, for `restore_state`."""
         check_name("name of a state", name)
-        with self.step(f"save state {name}"):
+        with self._doing("save state", name):
             self.driver.save_state(self.resource, name, Deadline(timeout))
 
     def restore_state(self, name: str = "default", timeout: float = 120.0) -> None:
         """Let the machine go on from where `save_state` was called."""
-        with self.step(f"restore state {name}"):
+        with self._doing("restore state", name):
             self.driver.restore_state(self.resource, name, Deadline(timeout))
             self.disconnect()
             self.connect()
@@ -496,8 +529,23 @@ class Machine:
 
     def commit(self, image: str, timeout: float = 300.0) -> str:
         """Save the machine's file system as ``image``; returns the name to start from."""
-        with self.step(f"commit {image}"):
+        with self._doing("commit", image):
             return self.driver.commit(self.resource, image, Deadline(timeout))
+
+    def systemd_unit(self, new: bool = True) -> str:
+        """A unit of systemd that makes and runs a machine like this one, or without ``new`` starts this very one.
+
+        The values of its variables are in the text.
+        """
+        return self.driver.systemd_unit(self.resource, new)
+
+    def quadlet(self) -> str:
+        """A Quadlet file (``NAME.container``) from which systemd runs a machine like this one."""
+        return self.driver.quadlet(self.resource, self.spec)
+
+    def kube_yaml(self) -> str:
+        """This machine, or the whole pod that it is in, as Kubernetes' YAML."""
+        return self.driver.kube_yaml(self.resource)
 
     def address(self, port: int) -> tuple[str, int]:
         """Host and port at which the controller reaches ``port`` of the machine."""

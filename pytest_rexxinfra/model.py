@@ -38,6 +38,8 @@ class Capability(StrEnum):
     IMPAIRMENT = "impairment"
     """Partition, delay and loss in the machine's network."""
     LIMITS = "limits"
+    KUBE = "kube"
+    """Machines as Kubernetes' YAML: written from one, and made from it."""
     LOGS = "logs"
     MAIN_PROCESS = "main process"
     HEALTH = "health"
@@ -45,6 +47,8 @@ class Capability(StrEnum):
     NETWORK_NONE = "network none"
     NETWORKS = "networks"
     PAUSE = "pause"
+    PODS = "pods"
+    """Machines with one network between them, so that they find each other at 127.0.0.1."""
     PORTS = "ports"
     PRIVILEGED = "privileged"
     RESET = "reset"
@@ -53,6 +57,7 @@ class Capability(StrEnum):
     """The machine's memory and processes, saved and brought back."""
     SNAPSHOT = "snapshot"
     STATS = "stats"
+    SYSTEMD_UNIT = "systemd unit"
     USERS = "users"
     VOLUMES = "volumes"
 
@@ -72,6 +77,7 @@ class Kind(StrEnum):
     MACHINE = "machine"
     NETWORK = "network"
     VOLUME = "volume"
+    POD = "pod"
     NAMESPACE = "namespace"
     """Something beside the machines that a driver needs for several of them; not counted for the user."""
 
@@ -155,6 +161,8 @@ class Spec:
     build: Build | None = None
     baked: str | None = None
     """Set by the lab: an image in which ``build`` already is on top of ``image``."""
+    pod: str | None = None
+    """Set by the lab: the pod that the machine joins."""
     handed_on: bool = False
     """Set by the lab: parts that no machine can change for the next one may be handed on to it."""
 
@@ -164,7 +172,7 @@ class Spec:
 
         Raises `UsageError` naming the wish that cannot be right.
         """
-        known = {each.name for each in fields(cls)} - {"build", "baked", "handed_on"}
+        known = {each.name for each in fields(cls)} - {"build", "baked", "pod", "handed_on"}
         for name in wishes:
             if name not in known:
                 raise UsageError(f"a machine has no {name!r}", hint=f"it can have: {', '.join(sorted(known))}")
@@ -210,6 +218,7 @@ class Spec:
             Capability.HEALTH: self.health,
             Capability.HOSTNAME: self.hostname,
             Capability.USERS: self.user,
+            Capability.PODS: self.pod,
         }
         return frozenset(capability for capability, wish in asked.items() if wish)
 

@@ -8,9 +8,9 @@ import shlex
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -26,6 +26,8 @@ from .lab import Lab
 from .machine import Machine
 from .model import Spec
 from .network import Network
+from .pod import Pod, joined
+from .policy import Mode
 from .pool import Order
 from .progress import Progress
 from .settings import Settings
@@ -79,6 +81,7 @@ class RexxSession:
             lab = Lab(self.settings, Events(progress), self._custodian())
             lab.warn = self.note
             lab.before_removal = self._save_what_failed
+            lab.audit.test = lambda: self._item.nodeid if self._item else None
             lab.targets  # noqa: B018 - a wrong target must show here, not in the first test
             for option, named in (("require", self.settings.require), ("max", self.settings.max)):
                 unknown = set(named) - {*registry.names(), "all" if option == "require" else "*"}
@@ -93,14 +96,14 @@ class RexxSession:
     def _custodian(self) -> Custodian | None:
         """Who answers for the leases: in a worker the controller, where it can be reached."""
         if self._broker:
-            return RunCustodian(self._broker.run, self.settings.max)
+            return RunCustodian(self._broker.run, self.settings.bounds)
         if self._worker and "rexxinfra" in self._worker:
             from .worker import WorkerCustodian, interrupt_main
 
             told = self._worker["rexxinfra"]
             with suppress(OSError):
                 return WorkerCustodian(
-                    self._worker["workerid"], told["run"], told["address"], self.settings.max, interrupt_main
+                    self._worker["workerid"], told["run"], told["address"], self.settings.bounds, interrupt_main
                 )
         return None
 
@@ -135,7 +138,9 @@ class RexxSession:
     def header(self) -> list[str]:
         image = f", image {self.settings.image}" if self.settings.image else ""
         build = self.lab.build.label if self.settings.build != "auto" else "auto"
-        return [f"rexxinfra: target {self.settings.target}{image}, build {build}"]
+        mode = self.settings.policy.mode
+        policy = "" if mode == Mode.MODERATE else f", policy {mode}"
+        return [f"rexxinfra: target {self.settings.target}{image}, build {build}{policy}"]
 
     def machine(self, request: pytest.FixtureRequest, target: Target | str) -> Machine:
         """The machine for a test, made now or shared, with its removal arranged."""
@@ -421,12 +426,31 @@ class Provisioner:
 
     def __call__(self, name: str | None = None, *, rexx: bool = False, **wishes: Any) -> Machine:
         """Make a machine; ``wishes`` are those of the marker ``machine``, ``rexx`` deploys the build."""
+        return self._make(name, rexx, wishes)
+
+    def _make(self, name: str | None, rexx: bool, wishes: dict[str, Any], pod: str | None = None) -> Machine:
         with shown_plainly(), self._session._skipping(self._target):
             marked, _ = _wishes(self._request.node)
-            machine = self._session.provide(self._target, Spec.of(**{**marked, **wishes}), name, rexx)
+            spec = Spec.of(**{**marked, **wishes})
+            machine = self._session.provide(self._target, joined(spec, pod) if pod else spec, name, rexx)
             self.machines.append(machine)
             self._request.node.stash.setdefault(_MACHINES, []).append((machine, 0))
             return machine
+
+    def pod(self, name: str = "pod", ports: Sequence[int] = ()) -> Pod:
+        """Make a pod; the machines that it makes reach each other at 127.0.0.1, and ``ports`` are all of theirs."""
+        with shown_plainly(), self._session._skipping(self._target):
+            made = self._session.lab.pod(self._target, name, ports)
+            self.others.append(made)
+            return Pod(made, partial(self._make, pod=made))
+
+    def kube_play(self, manifest: str | Path) -> list[Machine]:
+        """Make the pods of a Kubernetes manifest (text, or a .yaml file); returns the machines in them."""
+        with shown_plainly(), self._session._skipping(self._target):
+            machines = self._session.lab.kube_play(manifest, self._target)
+            self.others += dict.fromkeys(str(machine.spec.pod) for machine in machines)
+            self._request.node.stash.setdefault(_MACHINES, []).extend((machine, 0) for machine in machines)
+            return machines
 
     def network(self, name: str = "net") -> Network:
         """Make a network; machines made with ``network=`` it see each other by their own names."""

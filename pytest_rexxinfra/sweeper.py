@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .deadline import Deadline
-from .errors import RexxInfraError
+from .errors import as_ours
 from .events import Events
 from .lab import make_driver
 from .ledger import Ledger, State
@@ -90,8 +90,8 @@ class Sweeper:
     def _guarded(self, system: str, given: Sequence[Resource]) -> None:
         try:
             removed = self._sweep_system(system, given)
-        except RexxInfraError as error:
-            self._log(f"{system}: {len(given)} may be left, {error}")
+        except Exception as error:
+            self._log(f"{system}: {len(given)} may be left, {as_ours(error)}")
         else:
             self._log(f"{system}: removed {removed} of a dead run")
 
@@ -113,7 +113,8 @@ class Sweeper:
                     unlisted = []
                 elif removed >= leases or time.monotonic() >= last_call:
                     break
-            except RexxInfraError:
+            except Exception:
+                # Whatever it was, nobody else will try again.
                 if deadline.passed:
                     raise
             time.sleep(_PAUSE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from .errors import RexxInfraError
+from .errors import RexxInfraError, as_ours
 from .model import Resource
 from .systems.base import Driver
 
@@ -61,6 +61,6 @@ class Teardown:
             for driver in drivers:
                 try:
                     self._take_down(driver, [resource for owner, resource in batch if owner is driver])
-                except RexxInfraError as error:
+                except Exception as error:
                     with self._changed:
-                        self._failures.append(error)
+                        self._failures.append(as_ours(error))

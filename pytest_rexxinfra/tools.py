@@ -23,6 +23,7 @@ def run_tool(
     name: str | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str | None] | None = None,
+    stdin: bytes = b"",
     hint: str | None = None,
 ) -> str:
     """Run a program of this computer to its end and return what it wrote to standard output.
@@ -42,7 +43,7 @@ def run_tool(
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,
@@ -52,7 +53,7 @@ def run_tool(
     except FileNotFoundError as error:
         raise SystemUnavailable(f"{name} is not on this computer", command=command, hint=hint, where=where) from error
     try:
-        out, err = process.communicate(timeout=deadline.remaining())
+        out, err = process.communicate(stdin or None, timeout=deadline.remaining())
     except subprocess.TimeoutExpired:
         out, err = _end(process)
         raise DeadlineExceeded(

@@ -15,6 +15,7 @@ from ..errors import CommandTimeout
 from .stream import STDERR, STDOUT, Chunk
 
 _READ_SIZE = 1 << 16
+_DYING = 1.0
 
 
 class ProcessStream:
@@ -121,12 +122,18 @@ class ProcessStream:
             raise CommandTimeout(f"process {self.pid} still runs after {deadline.seconds:g} s") from late
         return status if status >= 0 else 128 - status
 
+    def kill(self) -> None:
+        """Kill the process group; `close` does it, and waits."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     def close(self) -> None:
         self.close_input()
         if self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
+            self.kill()
+            # In a machine that is paused it dies once it goes on.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DYING)
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -15,9 +18,15 @@ import pytest
 
 from pytest_rexxinfra import Capability, Lab, Machine, Spec
 from pytest_rexxinfra.errors import SystemUnavailable, Unsupported
+from pytest_rexxinfra.policy import GRANTS
 from pytest_rexxinfra.settings import Settings
 
+from .. import rootless
 from .capabilities import OPERATIONS, WISHES
+
+
+def _nothing() -> AbstractContextManager[Mapping[str, str]]:
+    return nullcontext({})
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class Way:
     target: str
     environment: Mapping[str, str] = field(default_factory=dict)
     wishes: Mapping[str, Any] = field(default_factory=dict)
+    ground: Callable[[], AbstractContextManager[Mapping[str, str]]] = _nothing
+    """What has to be there first; gives more of the environment."""
 
 
 WAYS = [
@@ -38,6 +49,7 @@ WAYS = [
     Way("docker", "docker"),
     Way("docker-debian", "docker:debian-12"),
     Way("podman", "podman"),
+    Way("podman-user", "podman", ground=rootless.podman),
     Way("nspawn", "nspawn"),
     Way("nspawn-boot", "nspawn:debian-12", wishes={"boot": True}),
     Way("lxc", "lxc"),
@@ -50,7 +62,8 @@ class WayLab(Lab):
     """A lab whose machines have the wishes of a way, where their spec says nothing else."""
 
     def __init__(self, way: Way) -> None:
-        super().__init__(Settings.load({"target": way.target, "timeout": 30, "provision_timeout": 300}))
+        settings = Settings.load({"target": way.target, "timeout": 30, "provision_timeout": 300})
+        super().__init__(replace(settings, policy=replace(settings.policy, allow=GRANTS)))
         self._wishes = way.wishes
 
     def provision(self, target: Any = None, spec: Spec | None = None, **options: Any) -> Machine:
@@ -67,10 +80,12 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture(scope="session")
 def lab(way: Way) -> Iterator[Lab]:
-    with mock.patch.dict(os.environ, way.environment):
+    with ExitStack() as around:
+        around.enter_context(mock.patch.dict(os.environ, way.environment))
         lab = WayLab(way)
         system = lab.targets[0].system
         try:
+            os.environ.update(around.enter_context(way.ground()))
             _ = lab.driver(system).capabilities
         except SystemUnavailable as error:
             if {system, "all"} & set(lab.settings.require):
@@ -109,6 +124,15 @@ def make(lab: Lab, request: pytest.FixtureRequest) -> Callable[..., Machine]:
         return machine
 
     return provision
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory of this computer that other users may look into."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
 
 
 Lacks = Callable[[Capability], bool]

@@ -35,7 +35,8 @@ ODD_NAMES = [
 
 LOOK = r"""
 find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /etc/hosts -o -path /etc/hostname \
-    -o -path /etc/resolv.conf \) -prune -o -type f -exec stat -c '%n %F %a %u %g %s %Y' {} + | sort
+    -o -path /etc/resolv.conf -o -path /run/.containerenv \) -prune -o -type f \
+    -exec stat -c '%n %F %a %u %g %s %Y' {} + | sort
 find / -xdev \( -path /proc -o -path /sys -o -path /dev \) -prune -o ! -type f -exec stat -c '%N %F %a %u %g' {} + |
     sort
 md5sum /etc/passwd /etc/profile
@@ -165,9 +166,9 @@ def test_main_process_starts_again_with_clean_files(labs: Labs, can: frozenset[C
 
 
 def test_volumes_that_an_image_declares_are_not_taken_for_clean(
-    labs: Labs, can: frozenset[Capability], lab: Lab, tmp_path: Path
+    labs: Labs, can: frozenset[Capability], lab: Lab, way: Way, tmp_path: Path
 ) -> None:
-    if not {Capability.RESET, Capability.VOLUMES} <= can:
+    if not {Capability.RESET, Capability.VOLUMES} <= can or way.target.partition(":")[0] not in ("docker", "podman"):
         return
     base = lab.driver(lab.targets[0].system).prepare(Spec(image="mini"), Deadline(600))
     (tmp_path / "Dockerfile").write_text(f"FROM {base}\nVOLUME /data\n")
@@ -176,7 +177,7 @@ def test_volumes_that_an_image_declares_are_not_taken_for_clean(
     with labs() as second:
         machine = second.provision(spec=spec)
         assert not machine.run("ls /data/mark").ok
-        assert old not in [each.name for each in machine.driver.list()]
+        assert machine.resource.name == old or old not in [each.name for each in machine.driver.list()]
 
 
 def test_only_the_same_spec_and_only_once(labs: Labs, can: frozenset[Capability]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from pytest_rexxinfra import Capability, Lab, Machine
-from pytest_rexxinfra.errors import CommandTimeout, UsageError
+from pytest_rexxinfra.errors import CommandTimeout, ProvisionError, UsageError
 from pytest_rexxinfra.model import Phase
 
 from .conftest import Lacks, Way
@@ -169,10 +170,27 @@ def test_host_network_and_host_pid(way: Way, lacks: Lacks, make: Callable[..., M
 def test_privileged(lacks: Lacks, make: Callable[..., Machine]) -> None:
     if lacks(Capability.PRIVILEGED):
         return
-    assert make(privileged=True).run("mkdir /mnt/x && mount -t tmpfs none /mnt/x").ok
+    refusal = ""
+    try:
+        machine = make(privileged=True)
+    except ProvisionError as refused:
+        refusal = str(refused)
+    if refusal:
+        # An engine that has not all capabilities itself cannot give them.
+        assert "caps" in refusal
+        assert _bounding_set() != (1 << _last_capability() + 1) - 1
+    else:
+        assert machine.run("mkdir /mnt/x && mount -t tmpfs none /mnt/x").ok
 
 
 def _own(kind: str) -> str:
-    from pathlib import Path
-
     return f"{Path(f'/proc/self/ns/{kind}').readlink()}\n"
+
+
+def _bounding_set() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapBnd:")), 16)
+
+
+def _last_capability() -> int:
+    return int(Path("/proc/sys/kernel/cap_last_cap").read_text())

@@ -25,6 +25,7 @@ TARGETS = {
     "docs/systems/docker.md": "docker",
     "docs/systems/incus.md": "incus",
     "docs/systems/lxc.md": "lxc",
+    "docs/systems/nspawn.md": "nspawn",
     "docs/systems/podman.md": "podman",
 }
 """Where the examples of a page run, other than ``local``: what they need, some system must have."""
