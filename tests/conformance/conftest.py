@@ -72,6 +72,14 @@ class WayLab(Lab):
         return super().provision(target, spec.but(**wishes), **options)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker do all tests of a way, whose lab is shared, when there are several workers."""
+    for item in items:
+        way = item.callspec.params.get("way") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+        if isinstance(way, Way):
+            item.add_marker(pytest.mark.xdist_group(way.name))
+
+
 @pytest.fixture(scope="session", params=WAYS, ids=lambda way: way.name)
 def way(request: pytest.FixtureRequest) -> Way:
     chosen: Way = request.param

@@ -9,7 +9,7 @@ import pytest
 from pytest_rexxinfra import Capability, Lab, Machine, Network, Spec
 from pytest_rexxinfra.errors import MachineDied, RexxInfraError, Unsupported, UsageError
 
-from .conftest import Lacks
+from .conftest import Lacks, Way
 
 SERVE = "require('http').createServer((q, r) => r.end('served')).listen(8080)"
 FETCH = """
@@ -50,18 +50,20 @@ def _fetch(machine: Machine, host: str) -> str:
     return machine.run(["node", "-e", FETCH % host], timeout=20).stdout
 
 
-def test_by_name_and_nobody_else(lacks: Lacks, club: Club) -> None:
+def test_by_name_and_nobody_else(way: Way, lacks: Lacks, club: Club) -> None:
     if lacks(Capability.NETWORKS):
         return
     first, second = club.network("one"), club.network("two")
     web = club.server("web", first)
-    client, stranger = club.member("client", first), club.member("stranger", second)
+    client, stranger, alone = club.member("client", first), club.member("stranger", second), club.member("alone", None)
     assert _fetch(client, "web") == "served"
     assert _fetch(stranger, "web") == ""
     address = web.status.address
     assert address
     assert _fetch(client, address) == "served"
     assert _fetch(stranger, address) == ""
+    # Netavark isolates networks from each other, but not from podman's default network: see the page of podman.
+    assert _fetch(alone, address) == ("served" if way.name == "podman" else "")
 
 
 def test_same_names_in_two_networks(lacks: Lacks, club: Club) -> None:
