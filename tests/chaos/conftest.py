@@ -14,28 +14,38 @@ from pytest_rexxinfra.lab import make_driver
 
 from . import report
 from .ground import Ground
+from .terrain import TERRAINS
 from .trial import Outcome
 
 SEED = os.environ.get("REXX_CHAOS_SEED") or os.urandom(4).hex()
 
 _OUTCOMES = pytest.StashKey[list[Outcome]]()
-_ENGINE = pytest.StashKey[str]()
+_PLACES = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_OUTCOMES] = []
+    config.stash[_PLACES] = {}
 
 
 @pytest.fixture(scope="session")
-def ground(pytestconfig: pytest.Config) -> Iterator[Ground]:
-    """Engines, neighbour and strangers; without docker a skip, or a failure where docker is required."""
-    for system in ("docker", "local"):
+def ground(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Ground]:
+    """The places, neighbour and strangers of a terrain; without its systems a skip, or a failure where required."""
+    terrain = TERRAINS[request.param]
+    chosen = os.environ.get("REXX_CHAOS_TARGETS")
+    if chosen and terrain.name not in chosen.split(","):
+        pytest.skip(f"not one of REXX_CHAOS_TARGETS={chosen}")
+    required = set(os.environ.get("REXX_REQUIRE", "").split(","))
+    for system in terrain.systems:
         availability = make_driver(system, Events()).probe()
         if not availability.usable:
-            required = {system, "all"} & set(os.environ.get("REXX_REQUIRE", "").split(","))
-            (pytest.fail if required else pytest.skip)(f"{system}: {availability.reason}; {availability.hint}")
-    ground = Ground()
-    pytestconfig.stash[_ENGINE] = ground.steady.engine.describe()
+            refuse = pytest.fail if {system, "all"} & required else pytest.skip
+            refuse(f"{system}: {availability.reason}; {availability.hint}")
+    obstacle = terrain.obstacle()
+    if obstacle and terrain.shared is None:
+        pytest.skip(f"{terrain.name}: no place of our own: {obstacle}")
+    ground = Ground(terrain)
+    pytestconfig.stash[_PLACES][terrain.name] = ground.steady.place.describe()
     yield ground
     complaints = ground.close()
     assert not complaints, "\n".join(complaints)
@@ -51,9 +61,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     outcomes = config.stash.get(_OUTCOMES, [])
     if not outcomes:
         return
-    engine = config.stash[_ENGINE]
+    places = config.stash[_PLACES]
     terminalreporter.section("chaos", sep="-")
-    for line in [*report.headline(outcomes, SEED, engine), *report.table(outcomes)]:
+    for line in report.text(outcomes, SEED, places):
         terminalreporter.line(line)
     if os.environ.get("REXX_CHAOS_REPORT"):
-        report.write(Path(os.environ["REXX_CHAOS_REPORT"]), outcomes, SEED, engine)
+        report.write(Path(os.environ["REXX_CHAOS_REPORT"]), outcomes, SEED, places)

@@ -1,4 +1,4 @@
-"""Where a campaign takes place: engines, the neighbour, strangers, and the directories of its runs."""
+"""Where a campaign takes place: its places, the neighbour, strangers, and the directories of its runs."""
 
 from __future__ import annotations
 
@@ -13,42 +13,59 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pytest_rexxinfra.ledger import Ledger
+
 from . import processes
 from .census import Census, Others
 from .engine import Engine, PrivateEngine
+from .groups import ControlGroups
 from .neighbour import Neighbour
+from .place import Place
 from .run import Run
-from .strangers import Strangers
+from .strangers import Containers, Folder, Strangers
+from .terrain import Terrain
 
 _REPOSITORY = Path(__file__).parents[2]
 _LONGEST = 120.0
+_OURS = ("REXX_", "DOCKER_", "PYTEST_", "CONTAINER", "PYTHONDONTWRITEBYTECODE")
+_KEPT = ("REXX_CACHE",)
 
 
 @dataclass(frozen=True)
 class Site:
-    """An engine with strangers in it."""
+    """A place with strangers in it. ``standing`` are the ids of all that was there before the neighbour came."""
 
-    engine: Engine
-    strangers: Strangers
+    place: Place
+    strangers: list[Strangers]
+    standing: set[str]
+
+    @property
+    def engine(self) -> Engine:
+        """The place, which must be an engine."""
+        assert isinstance(self.place, Engine)
+        return self.place
 
 
 class Ground:
-    """Everything that outlives a single run."""
+    """Everything of one campaign that outlives a single run."""
 
-    def __init__(self) -> None:
+    def __init__(self, terrain: Terrain) -> None:
+        self.terrain = terrain
         self.token = secrets.token_hex(3)
         self.folder = Path(tempfile.mkdtemp(prefix="rexx-chaos-"))
         self.state = self.folder / "state"
         self.state.mkdir(mode=0o700)
         self._runs = self.folder / "runs"
+        self.ledger = Ledger(self.folder / "ledger.sqlite")
+        self._groups = ControlGroups(self.ledger)
         self.others = Others()
         self.obstacle: str | None = None
-        """Why there is no engine of our own, ``None`` when there is."""
+        """Why there is no place of our own, ``None`` when there is."""
         self._numbers = itertools.count()
         self._sites: list[Site] = []
         self._neighbours: list[Neighbour] = []
         try:
-            self.steady  # noqa: B018 - the engine that no run hits
+            self.steady  # noqa: B018 - the place that no run hits
             self.neighbour = self.new_neighbour("neighbour")
         except BaseException:
             self.close()
@@ -56,62 +73,79 @@ class Ground:
 
     @cached_property
     def steady(self) -> Site:
-        """The engine in which the neighbour is; it is never hit."""
-        return self._site(self._engine())
+        """The place in which the neighbour is; it is never hit."""
+        return self._site(self._place())
 
-    def _engine(self) -> Engine:
-        if os.environ.get("REXX_CHAOS_ENGINE") == "shared":
+    def _place(self) -> Place:
+        shared = self.terrain.shared
+        if shared and os.environ.get("REXX_CHAOS_ENGINE") == "shared":
             self.obstacle = "a shared one was asked for"
-            return Engine()
-        self.obstacle = PrivateEngine.obstacle()
+            return shared()
+        self.obstacle = self.terrain.obstacle()
         if self.obstacle is None:
             try:
-                return PrivateEngine(self.folder / "steady")
+                return self.terrain.place(self.folder / "steady")
             except (RuntimeError, OSError) as error:
                 self.obstacle = str(error)
-        return Engine()
+        if shared is None:
+            raise RuntimeError(self.obstacle)
+        return shared()
 
     @cached_property
     def mortal(self) -> Site:
         """The engine that is hit. The neighbour is not in it: a crash of dockerd ends all containers."""
         return self._site(PrivateEngine(self.folder / "mortal"))
 
-    def _site(self, engine: Engine) -> Site:
-        try:
-            image = self._warm(engine)
-            strangers = Strangers(engine, image, self.state, f"{self.token}-{len(self._sites)}")
-        except BaseException:
-            engine.close()
-            raise
-        site = Site(engine, strangers)
+    def bury_mortal(self) -> None:
+        """Let go of an engine that is broken; the next one to be hit is a new one."""
+        site = self.mortal
+        for stranger in site.strangers:
+            if isinstance(stranger, Folder):
+                stranger.close()
+        site.place.close()
+        self._sites.remove(site)
+        del self.mortal
+
+    def _site(self, place: Place) -> Site:
+        site = Site(place, [], set())
         self._sites.append(site)
-        self.others.ids |= strangers.ids
-        self.others.folders.add(strangers.folder.name)
+        self._warm(place)
+        left, _ = self.census(site).settle()
+        if left:
+            raise RuntimeError(f"an undisturbed run leaves {', '.join(map(str, left))}")
+        token = f"{self.token}-{next(self._numbers)}"
+        if isinstance(place, Engine):
+            site.strangers.append(Containers(place, token))
+        for system in self.terrain.systems:
+            if (self.state / system).is_dir():
+                site.strangers.append(Folder(self.state, system, token))
+        site.standing.update(_there(place), *(each.ids for each in site.strangers))
+        self.others.ids |= site.standing
         return site
 
-    def _warm(self, engine: Engine) -> str:
-        """Let the engine get the images that all runs share; returns the name of the plain one."""
-        run = self.run(engine, f"warm{len(self._sites)}", "suite_work.py", "-k", "deploy_before")
+    def _warm(self, place: Place) -> None:
+        """Let the systems get the images that all runs share."""
+        run = self.run(place, f"warm.{next(self._numbers)}", "suite_work.py", "-k", "deploy_before or booted")
         try:
             if not run.wait(_LONGEST) or run.status != 0:
                 raise RuntimeError(f"an undisturbed run does not succeed:\n{run.output()}")
         finally:
             run.close()
-        found: str = engine.api.images("rexxinfra/mini")[0]["RepoTags"][0]
-        return found
 
     def new_neighbour(self, name: str) -> Neighbour:
         """Another process with machines of its own, which are counted as others' from now on."""
         token = f"{self.token}-{name}"
         self.others.runs.add(token)
-        neighbour = Neighbour(self.environment(self.steady.engine, token), self.folder / f"{name}.log")
+        command = [*self.steady.place.words, sys.executable, "-m", Neighbour.__module__, self.target]
+        neighbour = Neighbour(command, self.environment(self.steady.place, token), self.folder / f"{name}.log")
         self._neighbours.append(neighbour)
-        for what, made in neighbour.made.items():
-            if what == "local":
-                self.others.folders.add(Path(made).name)
-            else:
-                self.others.ids.add(made)
+        self.others.ids |= {*neighbour.made.values(), *_there(self.steady.place)}
         return neighbour
+
+    @property
+    def target(self) -> str:
+        """What ``--rexx-target`` of a run says."""
+        return ",".join(self.terrain.systems)
 
     def name(self, number: int) -> str:
         """A new name for a run of plan ``number``."""
@@ -121,16 +155,17 @@ class Ground:
         """What marks everything of a run."""
         return f"{self.token}-{name}"
 
-    def environment(self, engine: Engine, token: str) -> dict[str, str]:
+    def environment(self, place: Place, token: str) -> dict[str, str]:
         """Environment of a run: of what belongs to us, only what the run is meant to know."""
-        ours = ("REXX_", "DOCKER_", "PYTEST_")
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(ours) or name == "REXX_CACHE"}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(_OURS) or name == "REXX_CACHE"
+        }
         clean.pop("PYTHONDONTWRITEBYTECODE", None)
         temporary = self._runs / token / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
         return {
             **clean,
-            **engine.environment,
+            **place.environment,
             processes.MARK: token,
             "REXX_RUN_ID": token,
             "REXX_STATE": str(self.state),
@@ -139,19 +174,19 @@ class Ground:
             "PYTHONPATH": str(_REPOSITORY),
         }
 
-    def run(self, engine: Engine, name: str, suite: str, *options: str, **more: str) -> Run:
+    def run(self, place: Place, name: str, suite: str, *options: str, **more: str) -> Run:
         """Start an inner run; ``more`` goes into its environment."""
         token = self.token_of(name)
-        environment = {**self.environment(engine, token), "REXX_CHAOS_SUITE": name, **more}
-        options = ("--rexx-target=docker,local", "--rexx-build=regina", "--rexx-require=all", *options)
-        return Run(self._runs / token, suite, options, environment)
+        environment = {**self.environment(place, token), "REXX_CHAOS_SUITE": name, **more}
+        options = (f"--rexx-target={self.target}", "--rexx-build=regina", "--rexx-require=all", *options)
+        return Run(self._runs / token, suite, options, environment, place.words)
 
-    def command(self, engine: Engine, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(self, place: Place, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``rexxinfra`` with these arguments."""
         return subprocess.run(
-            [sys.executable, "-m", "pytest_rexxinfra.cli", *arguments],
+            [*place.words, sys.executable, "-m", "pytest_rexxinfra.cli", *arguments],
             cwd=self.folder,
-            env=self.environment(engine, self.token_of(name)),
+            env=self.environment(place, self.token_of(name)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -159,13 +194,14 @@ class Ground:
             timeout=_LONGEST,
         )
 
-    def census(self, site: Site) -> Census:
+    def census(self, site: Site, others: Others | None = None) -> Census:
         """The search for what runs have left."""
-        return Census(self.token, site.engine, self.state, self._runs, self.others)
+        others = others or self.others
+        return Census(self.token, site.place, self.terrain.systems, self.state, self._runs, self._groups, others)
 
     def complaints(self, site: Site, *, crashed: bool = False) -> list[str]:
         """What happened to the neighbour and to strangers; ``crashed`` says that dockerd did."""
-        found = (self.neighbour.complaint(), site.strangers.complaint(running=not crashed))
+        found = (self.neighbour.complaint(), *(each.complaint(running=not crashed) for each in site.strangers))
         return [complaint for complaint in found if complaint]
 
     def logs(self, token: str) -> str:
@@ -179,16 +215,19 @@ class Ground:
     def close(self) -> list[str]:
         """Take everything down; returns what was wrong at the very end."""
         complaints = [complaint for each in self._neighbours if (complaint := each.close())]
-        strangers = Others(
-            ids={each for site in self._sites for each in site.strangers.ids},
-            folders={site.strangers.folder.name for site in self._sites},
-        )
         for site in self._sites:
-            census = Census(self.token, site.engine, self.state, self._runs, strangers)
+            census = self.census(site, Others({each for some in self._sites for each in some.standing}))
             left, _ = census.settle()
             complaints += [f"left at the very end: {each}" for each in left]
             census.clear()
-            site.strangers.close()
-            site.engine.close()
+            for stranger in site.strangers:
+                stranger.close()
+            site.place.close()
+        self.ledger.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         return complaints
+
+
+def _there(place: Place) -> set[str]:
+    """Ids of all that is in a place now."""
+    return {left.id for left in place.remains(lambda _identity, _labels: True)}

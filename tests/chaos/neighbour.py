@@ -10,9 +10,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 _REPOSITORY = Path(__file__).parents[2]
 _MINE = f"/tmp/rexx-chaos-mine-{os.getpid()}"
@@ -21,10 +20,10 @@ _MINE = f"/tmp/rexx-chaos-mine-{os.getpid()}"
 class Neighbour:
     """The other process, seen from the campaign."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         with log.open("wb") as complaints:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
+                command,
                 cwd=_REPOSITORY,
                 env=dict(environment),
                 stdin=subprocess.PIPE,
@@ -35,7 +34,7 @@ class Neighbour:
             )
         self._log = log
         self.made: dict[str, str] = json.loads(self._answer())
-        """Id of everything that it made, by name."""
+        """Names of everything that it made: by system, or system and kind."""
 
     def complaint(self) -> str | None:
         """What is wrong with the neighbour or one of its things, ``None`` when all is well."""
@@ -71,39 +70,43 @@ class Neighbour:
         return None if status == 0 else f"it ended with status {status}: {self._log.read_text()[-2000:]}"
 
 
-def _live() -> None:
-    from pytest_rexxinfra import Lab, Machine, Settings, Spec
+def _live(target: str) -> None:
+    from pytest_rexxinfra import Capability, Lab, Machine, Settings, Spec
 
     def say(text: str) -> None:
         print(text, flush=True)
 
-    def look(machines: Mapping[str, Machine], api: Any, made: Mapping[str, str]) -> str:
+    def settle(lab: Lab, system: str) -> tuple[Machine, dict[str, str]]:
+        if Capability.NETWORKS not in lab.driver(system).capabilities:
+            machine = lab.provision(system)
+            return machine, {system: machine.resource.name}
+        network, volume = lab.network(system), lab.volume(system)
+        machine = lab.provision(system, Spec.of(network=network, volumes=[f"{volume}:/data"]))
+        machine.write("/data/mine", "in the volume")
+        return machine, {f"{system} network": network, f"{system} volume": volume, system: machine.resource.name}
+
+    def look(lab: Lab, machines: Mapping[str, Machine], made: Mapping[str, str]) -> str:
         for name, machine in machines.items():
             answer = machine.run(f"cat {_MINE}", timeout=10)
             if answer.stdout.strip() != name:
                 return f"{name} answers {answer!r}"
-        api.inspect_network(made["network"])
-        api.inspect_volume(made["volume"])
-        if machines["docker"].read("/data/mine") != b"in the volume":
-            return "the volume is not the same any more"
-        return "well"
+            if f"{name} volume" in made and machine.read("/data/mine") != b"in the volume":
+                return f"the volume of {name} is not the same any more"
+        listed = {each.name for name in machines for each in lab.driver(name).list()}
+        gone = [name for name in made if made[name] not in listed]
+        return f"{gone} not there any more" if gone else "well"
 
-    with Lab(Settings(target="docker,local")) as lab:
-        api = lab.driver("docker").engine.api  # type: ignore[attr-defined]
-        network, volume = lab.network("docker"), lab.volume("docker")
-        made = {"network": api.inspect_network(network)["Id"], "volume": volume}
-        machines = {
-            "docker": lab.provision("docker", Spec.of(network=network, volumes=[f"{volume}:/data"])),
-            "local": lab.provision("local"),
-        }
-        machines["docker"].write("/data/mine", "in the volume")
-        for name, machine in machines.items():
-            machine.write(_MINE, name)
-            made[name] = machine.resource.id or machine.resource.name
+    with Lab(Settings(target=target)) as lab:
+        made: dict[str, str] = {}
+        machines: dict[str, Machine] = {}
+        for system in target.split(","):
+            machines[system], names = settle(lab, system)
+            machines[system].write(_MINE, system)
+            made.update(names)
         say(json.dumps(made))
         for _ in sys.stdin:
             try:
-                say(look(machines, api, made))
+                say(look(lab, machines, made))
             except Exception as error:
                 say(f"{type(error).__name__}: {error}".replace("\n", " "))
     if lab.tally.left:
@@ -112,4 +115,4 @@ def _live() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _live()
+    _live(sys.argv[1])

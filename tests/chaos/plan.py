@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
+
+from .terrain import Terrain
 
 
 class Phase(StrEnum):
@@ -76,8 +79,6 @@ STROKES: tuple[tuple[Victim, Blow, int], ...] = (
 )
 """Victim, blow and number of workers; each of them comes once with every phase in four rounds."""
 
-DEFAULT_RUNS = len(STROKES) * len(Phase)
-
 _LONGEST_DELAY = 0.15
 _LAST_EVENT = {Phase.CREATE: 5, Phase.DEPLOY: 2, Phase.TEST: 5, Phase.TEARDOWN: 4}
 
@@ -90,6 +91,7 @@ class Plan:
     that the remedy, where one is allowed, is the next run and not ``rexxinfra reap``.
     """
 
+    terrain: str
     number: int
     seed: str
     victim: Victim
@@ -104,7 +106,7 @@ class Plan:
 
     @property
     def id(self) -> str:
-        return f"{self.victim}-{self.blow.name}-{self.phase}-n{self.workers}-{self.number}"
+        return f"{self.terrain}-{self.victim}-{self.blow.name}-{self.phase}-n{self.workers}-{self.number}"
 
     @property
     def remedy(self) -> str | None:
@@ -114,20 +116,28 @@ class Plan:
         return "next run" if self.next_run else "reap"
 
     def __str__(self) -> str:
-        gap = f", then {self.gap * 1000:.0f} ms" if self.blow.times > 1 or self.victim is Victim.BOTH else ""
+        again = f", then {self.gap * 1000:.0f} ms" if self.blow.times > 1 or self.victim is Victim.BOTH else ""
         return (
-            f"{self.blow.name} to {self.victim}, -n{self.workers}, {self.delay * 1000:.0f} ms after event "
-            f"{self.event} of {self.phase}{gap}{', bakes' if self.bake else ''} (seed {self.seed}, run {self.number})"
+            f"{self.terrain}: {self.blow.name} to {self.victim}, -n{self.workers}, {self.delay * 1000:.0f} ms after "
+            f"event {self.event} of {self.phase}{again}{', bakes' if self.bake else ''} "
+            f"(seed {self.seed}, run {self.number})"
         )
 
 
-def plan(number: int, seed: str) -> Plan:
+def strokes(terrain: Terrain) -> Sequence[tuple[Victim, Blow, int]]:
+    """The strokes that have a victim there."""
+    return [stroke for stroke in STROKES if stroke[0] is not Victim.DOCKERD or "docker" in terrain.systems]
+
+
+def plan(number: int, seed: str, terrain: Terrain) -> Plan:
     """Run ``number``. Who, how and when come from the number alone, the rest from the seed."""
-    turn, place = divmod(number, len(STROKES))
-    victim, blow, workers = STROKES[place]
+    choice = strokes(terrain)
+    turn, place = divmod(number, len(choice))
+    victim, blow, workers = choice[place]
     phase = list(Phase)[(turn + place) % len(Phase)]
     dice = Random(f"{seed}:{number}")
     return Plan(
+        terrain=terrain.name,
         number=number,
         seed=seed,
         victim=victim,
@@ -142,6 +152,7 @@ def plan(number: int, seed: str) -> Plan:
     )
 
 
-def plans(count: int, seed: str) -> list[Plan]:
-    """The first ``count`` runs."""
-    return [plan(number, seed) for number in range(count)]
+def plans(seed: str, terrain: Terrain, count: int | None = None) -> list[Plan]:
+    """The first ``count`` runs; as many as the terrain has rounds by default."""
+    count = len(strokes(terrain)) * terrain.rounds if count is None else count
+    return [plan(number, seed, terrain) for number in range(count)]

@@ -71,9 +71,9 @@ def _namespace(folder: Path) -> str:
     return str((folder / "ns/mnt").readlink())
 
 
-def mounts(root: Path) -> list[str]:
-    """Mount points below ``root`` that this process sees, innermost first."""
-    lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+def mounts(root: Path, pid: int | str = "self") -> list[str]:
+    """Mount points below ``root`` that a process sees, innermost first."""
+    lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()
     return sorted((line.split()[4] for line in lines if line.split()[4].startswith(f"{root}/")), reverse=True)
 
 
@@ -91,3 +91,13 @@ def kill(pid: int) -> None:
     """Kill a process that may be gone."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def naming(root: Path) -> dict[int, str]:
+    """Processes that have ``root`` or something below it in their command line, which is given."""
+    found = {}
+    for folder in _all():
+        words = command(int(folder.name))
+        if f"{root}/" in words:
+            found[int(folder.name)] = words
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,21 +50,31 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def headline(outcomes: Sequence[Outcome], seed: str, engine: str) -> list[str]:
+def headline(outcomes: Sequence[Outcome], seed: str, terrain: str, place: str) -> list[str]:
     """What the table is about."""
     slowest = max((outcome.ended for outcome in outcomes), default=0.0)
     return [
-        f"seed {seed}, {engine}",
+        f"{terrain}: {place}, seed {seed}",
         f"{len(outcomes)} runs hit, {sum(len(outcome.left) for outcome in outcomes)} things left, "
         f"{sum(not outcome.ok for outcome in outcomes)} runs failed, slowest end after a blow {slowest:.1f} s; "
         "slowest is the longest time from the end of a run until nothing of it was left",
     ]
 
 
-def write(path: Path, outcomes: Sequence[Outcome], seed: str, engine: str) -> None:
+def text(outcomes: Sequence[Outcome], seed: str, places: Mapping[str, str]) -> list[str]:
+    """Headline and table of every terrain; ``places`` describes where it was."""
+    lines = []
+    for terrain, place in places.items():
+        some = [outcome for outcome in outcomes if outcome.plan.terrain == terrain]
+        if some:
+            lines += [*headline(some, seed, terrain, place), "", *table(some), ""]
+    return lines
+
+
+def write(path: Path, outcomes: Sequence[Outcome], seed: str, places: Mapping[str, str]) -> None:
     """Write a file: JSON when its name ends so, else markdown."""
     if path.suffix == ".json":
         runs = [{"id": outcome.plan.id, "ok": outcome.ok, **asdict(outcome)} for outcome in outcomes]
-        path.write_text(json.dumps({"seed": seed, "engine": engine, "runs": runs}, indent=1) + "\n")
+        path.write_text(json.dumps({"seed": seed, "places": dict(places), "runs": runs}, indent=1) + "\n")
     else:
-        path.write_text("\n".join([*headline(outcomes, seed, engine), "", *table(outcomes)]) + "\n")
+        path.write_text("\n".join(text(outcomes, seed, places)))

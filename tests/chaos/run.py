@@ -52,9 +52,19 @@ def _as_from_a_terminal() -> None:
 
 
 class Run:
-    """A controller in a process group of its own; ``folder`` gets its output and is where it works."""
+    """A controller in a process group of its own; ``folder`` gets its output and is where it works.
 
-    def __init__(self, folder: Path, suite: str, options: Sequence[str], environment: Mapping[str, str]) -> None:
+    ``words`` come before the command, and lead into a place where it keeps its pid.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        suite: str,
+        options: Sequence[str],
+        environment: Mapping[str, str],
+        words: Sequence[str] = (),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "pytest.ini").write_text("[pytest]\n")
         pipe = folder / "events"
@@ -68,7 +78,7 @@ class Run:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *plugins),
+                    *(*words, sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *plugins),
                     *("-c", str(folder / "pytest.ini"), "--rootdir", str(folder), "--basetemp", str(folder / "base")),
                     *(*options, str(INNER / suite)),
                 ],

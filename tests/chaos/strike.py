@@ -34,10 +34,10 @@ def strike(plan: Plan, run: Run, event: Event, site: Site, token: str) -> None:
             time.sleep(plan.gap)
             _controller(plan, run)
         case Victim.DOCKERD:
-            assert isinstance(site.engine, PrivateEngine)
-            site.engine.hit(plan.blow.signal)
+            assert isinstance(site.place, PrivateEngine)
+            site.place.hit(plan.blow.signal)
             if plan.blow.again:
-                site.engine.start()
+                site.place.start()
 
 
 def _controller(plan: Plan, run: Run) -> None:

@@ -14,16 +14,34 @@ from threading import Timer
 
 import pytest
 
+from pytest_rexxinfra.model import Kind, Resource
+from pytest_rexxinfra.systems.cgroup import Cgroup
+
 from . import processes
 from .census import Census
-from .engine import PrivateEngine
+from .engine import Broken, PrivateEngine
 from .ground import Ground
-from .plan import DEFAULT_RUNS, KILL, Phase, Plan, Victim, plan, plans
-from .report import table
-from .strangers import Strangers
+from .place import Computer
+from .plan import KILL, Phase, Plan, Victim, plan, plans, strokes
+from .podman import PodmanEngine
+from .report import table, text
+from .strangers import Containers, Folder
+from .terrain import TERRAINS, Terrain
 from .trial import Outcome, conduct
 
 LABELS = "rexxinfra.run"
+DOCKER = TERRAINS["docker"]
+
+
+def on(*terrains: str) -> pytest.MarkDecorator:
+    """Run a test on these terrains."""
+    return pytest.mark.parametrize("ground", terrains, indirect=True, scope="session")
+
+
+on_all = on(*TERRAINS)
+on_engines = on("docker", "podman")
+on_folders = on("docker", "nspawn", "lxc")
+on_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts without more ado")
 
 
 @pytest.fixture
@@ -35,6 +53,12 @@ def census(ground: Ground) -> Iterator[Census]:
     assert list(map(str, census.clear())) == []
 
 
+@pytest.fixture
+def folder(ground: Ground) -> Path:
+    """Where a machine of the last of the terrain's systems might be."""
+    return ground.state / ground.terrain.systems[-1] / "rexx-m1-0123456789ab"
+
+
 def kinds(census: Census) -> list[str]:
     return sorted({each.kind for each in census()})
 
@@ -44,14 +68,15 @@ def stays(census: Census) -> bool:
     return bool(left) and took >= 2
 
 
+@on_engines
 def test_a_container_is_found(census: Census, ground: Ground) -> None:
-    api = ground.steady.engine.api
-    image = api.images("rexxinfra/mini")[0]["RepoTags"][0]
-    api.create_container(image, ["true"], labels={LABELS: ground.token_of("leak")})
+    engine = ground.steady.engine
+    engine.api.create_container(engine.image, ["true"], labels={LABELS: ground.token_of("leak")})
     assert kinds(census) == ["container"]
     assert stays(census)
 
 
+@on_engines
 def test_a_network_and_a_volume_are_found(census: Census, ground: Ground) -> None:
     api = ground.steady.engine.api
     labels = {LABELS: ground.token_of("leak")}
@@ -60,30 +85,65 @@ def test_a_network_and_a_volume_are_found(census: Census, ground: Ground) -> Non
     assert kinds(census) == ["network", "volume"]
 
 
+@on_engines
 def test_what_has_no_label_is_found_in_an_engine_of_our_own(census: Census, ground: Ground) -> None:
-    if not ground.steady.engine.private:
+    if not ground.steady.place.private:
         pytest.skip("in a shared engine it may be anybody's")
     ground.steady.engine.api.create_volume(ground.token_of("unlabelled"))
     assert kinds(census) == ["volume"]
 
 
-def test_directories_are_found(census: Census, ground: Ground) -> None:
-    (ground.state / "local" / "rexx-m1-0123456789ab" / "home").mkdir(parents=True)
+@on_engines
+def test_the_image_of_a_snapshot_is_found(census: Census, ground: Ground) -> None:
+    engine = ground.steady.engine
+    if not engine.private:
+        pytest.skip("in a shared engine it may be anybody's")
+    made = engine.api.create_container(engine.image, ["true"])["Id"]
+    engine.api.commit(made, "rexxinfra/machine", "0123456789ab.0.snapshot.default")
+    assert kinds(census) == ["container", "image"]
+
+
+@on("podman")
+def test_what_a_container_leaves_on_the_computer_is_found(census: Census, ground: Ground) -> None:
+    """A process that has nothing of the run but the place where podman keeps its files, and a mount there."""
+    engine = ground.steady.engine
+    assert isinstance(engine, PodmanEngine)
+    place = engine.folder / "storage" / "forgotten"
+    place.mkdir()
+    subprocess.run([*engine.words, "mount", "-t", "tmpfs", "none", str(place)], check=True)
+    with subprocess.Popen(
+        ["sh", "-c", "echo; read -r word", f"{place}/word"],
+        env={"PATH": os.environ["PATH"]},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert kinds(census) == ["process", "storage"]
+        census.clear()
+        assert process.wait(5) < 0
+
+
+@on_folders
+def test_directories_are_found(census: Census, ground: Ground, folder: Path) -> None:
+    (folder / "home").mkdir(parents=True)
     assert kinds(census) == ["directory"]
     assert list(map(str, census.clear())) == []
-    temporary = Path(ground.environment(ground.steady.engine, ground.token_of("leak"))["TMPDIR"])
+    temporary = Path(ground.environment(ground.steady.place, ground.token_of("leak"))["TMPDIR"])
     (temporary / "forgotten").write_text("x")
     assert kinds(census) == ["directory"]
 
 
-def test_what_comes_late_is_found(census: Census, ground: Ground) -> None:
+@on_folders
+def test_what_comes_late_is_found(census: Census, folder: Path) -> None:
     assert census() == []
-    later = Timer(0.15, (ground.state / "local" / "rexx-m1-0123456789ab").mkdir)
+    later = Timer(0.15, folder.mkdir)
     later.start()
     assert stays(census)
     later.join()
 
 
+@on_all
 @pytest.mark.parametrize("session", [False, True])
 def test_a_process_is_found(census: Census, ground: Ground, session: bool) -> None:
     with subprocess.Popen(
@@ -100,10 +160,11 @@ def test_a_process_is_found(census: Census, ground: Ground, session: bool) -> No
         assert process.wait(5) < 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts without more ado")
-def test_a_sandbox_is_found(census: Census, ground: Ground) -> None:
+@on_root
+@on_folders
+def test_a_sandbox_is_found(census: Census, folder: Path) -> None:
     """A process that has inherited nothing but has a mount of a machine in a namespace of its own."""
-    place = ground.state / "local" / "rexx-m1-0123456789ab" / "home"
+    place = folder / "home"
     place.mkdir(parents=True)
     script = f"mount -t tmpfs none {place}; echo; exec sleep 600"
     with subprocess.Popen(
@@ -116,27 +177,47 @@ def test_a_sandbox_is_found(census: Census, ground: Ground) -> None:
         assert process.wait(5) < 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts without more ado")
-def test_a_mount_is_found(census: Census, ground: Ground) -> None:
-    place = ground.state / "local" / "rexx-m1-0123456789ab" / "home"
+@on_root
+@on_folders
+def test_a_mount_is_found(census: Census, folder: Path) -> None:
+    place = folder / "home"
     place.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
     assert kinds(census) == ["directory", "mount"]
 
 
+@on("nspawn", "lxc")
+def test_a_control_group_is_found(census: Census, ground: Ground) -> None:
+    lease = Resource.lease_for(ground.terrain.name, Kind.MACHINE, ground.token_of("leak"), "m1")
+    ground.ledger.intend(lease)
+    ground.ledger.closed([lease.lease])
+    Cgroup.named(lease.name).make()
+    assert set(kinds(census)) == {"control group"}
+
+
+@on("podman", "nspawn", "lxc")
+def test_a_network_interface_is_found(census: Census, ground: Ground) -> None:
+    words = [*ground.steady.place.words, "ip", "link", "add"]
+    subprocess.run([*words, "rx0123456789ab", "type", "veth", "peer", "name", "forgotten"], check=True)
+    assert set(kinds(census)) == {"interface"}
+    assert stays(census)
+
+
+@on_all
 def test_a_neighbour_that_was_hurt_is_noticed(ground: Ground, census: Census) -> None:
     second = ground.new_neighbour("second")
     assert second.complaint() is None
     assert census() == []
-    ground.steady.engine.api.remove_container(second.made["docker"], force=True)
+    victim = second.made[ground.terrain.systems[0]]
+    assert ground.command(ground.steady.place, "rm", "rm", victim).returncode == 0
     assert second.complaint() is not None
     assert ground.complaints(ground.steady) == []
 
 
-def test_a_stranger_that_was_hurt_is_noticed(ground: Ground) -> None:
+@on_engines
+def test_a_stranger_in_an_engine_that_was_hurt_is_noticed(ground: Ground) -> None:
     api = ground.steady.engine.api
-    image = api.images("rexxinfra/mini")[0]["RepoTags"][0]
-    strangers = Strangers(ground.steady.engine, image, ground.state, ground.token_of("hurt"))
+    strangers = Containers(ground.steady.engine, ground.token_of("hurt"))
     try:
         assert strangers.complaint() is None
         for container in strangers.containers.values():
@@ -149,19 +230,59 @@ def test_a_stranger_that_was_hurt_is_noticed(ground: Ground) -> None:
         strangers.close()
 
 
+@on_folders
+@pytest.mark.parametrize("file", [False, True])
+def test_a_stranger_with_a_folder_that_was_hurt_is_noticed(ground: Ground, file: bool) -> None:
+    stranger = Folder(ground.state, ground.terrain.systems[-1], ground.token_of("hurt"))
+    try:
+        assert stranger.complaint() is None
+        if file:
+            (stranger.folder / "record.json").unlink()
+        else:
+            stranger.process.kill()
+            stranger.process.wait()
+        assert stranger.complaint() is not None
+    finally:
+        stranger.close()
+
+
+@on_all
 def test_a_leak_of_a_whole_run_is_reported(ground: Ground) -> None:
     """From the start of the run to the report, with a suite that leaves a volume and a process."""
-    leaky = replace(plan(0, "harness"), victim=Victim.CONTROLLER, blow=KILL, phase=Phase.TEST, event=1, delay=0.1)
+    leaky = replace(
+        plan(0, "harness", ground.terrain), victim=Victim.CONTROLLER, blow=KILL, phase=Phase.TEST, event=1, delay=0.1
+    )
     outcome = conduct(leaky, ground, "suite_leak.py")
     assert not outcome.ok
-    assert sorted(text.split()[0] for text in outcome.left) == ["process", "volume"]
+    volume = "volume" if ground.terrain.name in ("docker", "podman") else "directory"
+    assert {text.split()[0] for text in outcome.left} == {"process", volume}
     assert "SIGKILL to controller" in str(outcome)
     assert ground.census(ground.steady)() == []
     assert outcome.clean_up >= 2
 
 
+@on("docker")
+def test_another_engine_is_hit_when_one_broke_for_good(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ground.obstacle:
+        pytest.skip(f"no dockerd of our own to kill: {ground.obstacle}")
+    first = ground.mortal
+    usual = PrivateEngine.start
+
+    def start(engine: PrivateEngine) -> None:
+        if engine is first.place:
+            raise Broken("it panics")
+        usual(engine)
+
+    monkeypatch.setattr(PrivateEngine, "start", start)
+    hit = replace(plan(0, "harness", DOCKER), victim=Victim.DOCKERD, blow=KILL, phase=Phase.CREATE, event=1)
+    outcome = conduct(hit, ground)
+    assert outcome.ok, str(outcome)
+    assert ground.mortal is not first
+
+
+@on("docker")
 def test_a_moment_that_never_comes_is_reported(ground: Ground) -> None:
-    late = replace(plan(0, "harness"), phase=Phase.DEPLOY, event=99)
+    late = replace(plan(0, "harness", DOCKER), phase=Phase.DEPLOY, event=99)
     outcome = conduct(late, ground, "suite_next.py")
     assert any("missed" in complaint for complaint in outcome.complaints)
 
@@ -182,28 +303,58 @@ def test_a_private_engine_leaves_nothing() -> None:
         assert not any(folder in processes.command(int(each.name)) for each in Path("/proc").glob("[0-9]*"))
 
 
-def test_every_combination_comes_equally_often() -> None:
-    all_ = plans(2 * DEFAULT_RUNS, "x")
+@pytest.mark.skipif(Computer.obstacle() is not None, reason="there are no namespaces of our own")
+def test_a_network_of_our_own_is_no_one_elses(tmp_path: Path) -> None:
+    place = Computer(tmp_path / "place")
+    try:
+        subprocess.run([*place.words, "ip", "link", "add", "rxforgotten", "type", "bridge"], check=True)
+        assert [left.id for left in place.remains(lambda _identity, _labels: True)] == ["rxforgotten"]
+        assert not Path("/sys/class/net/rxforgotten").exists()
+    finally:
+        place.close()
+
+
+@pytest.mark.parametrize("terrain", TERRAINS.values(), ids=list(TERRAINS))
+def test_every_combination_comes_equally_often(terrain: Terrain) -> None:
+    each_once = len(strokes(terrain))
+    all_ = plans("x", terrain, 8 * each_once)
     counts = Counter((each.victim, each.blow, each.workers, each.phase) for each in all_)
     assert set(counts.values()) == {2}
     assert {each.workers for each in all_} == {0, 4}
-    some = Counter(each.phase for each in all_[:26])
+    some = Counter(each.phase for each in all_[:each_once])
     assert max(some.values()) - min(some.values()) <= 1
 
 
+def test_as_many_runs_as_there_are_rounds() -> None:
+    counts = {terrain.name: len(plans("x", terrain)) for terrain in TERRAINS.values()}
+    assert counts == {"docker": 104, "podman": 24, "nspawn": 24, "lxc": 24}
+
+
+def test_only_where_there_is_a_dockerd_it_is_hit() -> None:
+    assert [name for name, each in TERRAINS.items() if any(v is Victim.DOCKERD for v, *_ in strokes(each))] == [
+        "docker"
+    ]
+
+
 def test_a_plan_can_be_repeated_alone() -> None:
-    assert plans(50, "x")[17] == plan(17, "x")
-    assert plan(17, "x") != plan(17, "y")
-    assert plan(17, "x").id == plan(17, "y").id
+    assert plans("x", DOCKER, 50)[17] == plan(17, "x", DOCKER)
+    assert plan(17, "x", DOCKER) != plan(17, "y", DOCKER)
+    assert plan(17, "x", DOCKER).id == plan(17, "y", DOCKER).id
+    assert plan(17, "x", DOCKER).id != plan(17, "x", TERRAINS["podman"]).id
 
 
 def test_the_table_counts_what_failed() -> None:
     def outcome(number: int, **more: object) -> Outcome:
-        made: Plan = plan(number, "x")
+        made: Plan = plan(number, "x", DOCKER)
         return Outcome(made, **more)  # type: ignore[arg-type]
 
-    lines = table([outcome(0, clean_up=0.5), outcome(26, clean_up=1.25, left=["container x", "network y"])])
+    outcomes = [outcome(0, clean_up=0.5), outcome(26, clean_up=1.25, left=["container x", "network y"])]
+    lines = table(outcomes)
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[2] == ["controller", "SIGINT", "1", "1", "0", "0", "2", "0", "2", "1", "1.25 s"]
     assert cells[-1][0] == "total"
     assert table([]) == []
+    places = {"docker": "an engine", "podman": "another"}
+    assert [line for line in text(outcomes, "x", places) if line.startswith(("docker", "podman"))] == [
+        "docker: an engine, seed x"
+    ]

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from .engine import PrivateEngine
+from .engine import Broken, PrivateEngine
 from .ground import Ground, Site
 from .plan import Phase, Plan, Victim
 from .run import Event, Missed, Run, Unprotected
@@ -45,11 +45,16 @@ class Outcome:
 
 
 def conduct(plan: Plan, ground: Ground, suite: str = "suite_work.py") -> Outcome:
-    """Carry out a plan, and again when its moment or its victim did not come."""
-    site = ground.mortal if plan.victim is Victim.DOCKERD else ground.steady
+    """Carry out a plan, and again when its moment or its victim did not come, or the engine broke for good."""
     for _ in range(_TRIES):
         outcome = Outcome(plan)
-        missed = _try(plan, ground, site, ground.name(plan.number), suite, outcome)
+        site = ground.mortal if plan.victim is Victim.DOCKERD else ground.steady
+        try:
+            missed = _try(plan, ground, site, ground.name(plan.number), suite, outcome)
+        except Broken as reason:
+            ground.bury_mortal()
+            missed = Missed(str(reason))
+            continue
         if missed is None or not outcome.ok:
             break
     if missed is not None:
@@ -58,12 +63,11 @@ def conduct(plan: Plan, ground: Ground, suite: str = "suite_work.py") -> Outcome
 
 
 def _try(plan: Plan, ground: Ground, site: Site, name: str, suite: str, outcome: Outcome) -> Missed | None:
-    if plan.bake and site.engine.private:
-        for image in site.engine.api.images("rexxinfra/baked"):
-            site.engine.api.remove_image(image["RepoTags"][0], force=True)
+    if plan.bake:
+        site.place.unbake()
     token = ground.token_of(name)
     run = ground.run(
-        site.engine,
+        site.place,
         name,
         suite,
         f"-n{plan.workers}",
@@ -105,8 +109,8 @@ def _wanted(event: Event, plan: Plan) -> bool:
 def _judge(plan: Plan, ground: Ground, site: Site, name: str, outcome: Outcome, ended: float) -> None:
     crashed = plan.victim is Victim.DOCKERD
     if crashed and not plan.blow.again:
-        assert isinstance(site.engine, PrivateEngine)
-        site.engine.start()
+        assert isinstance(site.place, PrivateEngine)
+        site.place.start()
         ended = time.monotonic()
     census = ground.census(site)
     left, outcome.clean_up = census.settle(ended)
@@ -121,9 +125,9 @@ def _judge(plan: Plan, ground: Ground, site: Site, name: str, outcome: Outcome, 
 def _remedy(plan: Plan, ground: Ground, site: Site, name: str) -> str:
     """What a user does next."""
     if plan.remedy == "reap":
-        done = ground.command(site.engine, name, "reap")
+        done = ground.command(site.place, name, "reap")
         return f"rexxinfra reap: status {done.returncode}\n{done.stdout}{done.stderr}"
-    run = ground.run(site.engine, f"{name}.next", "suite_next.py")
+    run = ground.run(site.place, f"{name}.next", "suite_next.py")
     try:
         ended = run.wait(_ENDS)
         return f"the next run {'ended' if ended else 'does not end'}, status {run.status}:\n{run.output(15)}\n"
@@ -138,6 +142,6 @@ def _story(run: Run, ground: Ground, site: Site, token: str) -> str:
         f"--- output of the run, status {run.status} ---\n{run.output()}",
         ground.logs(token),
     ]
-    if isinstance(site.engine, PrivateEngine) and site is not ground.steady:
-        parts.append(f"--- dockerd ---\n{site.engine.log()}")
+    if site.place.log():
+        parts.append(f"--- daemon ---\n{site.place.log()}")
     return "\n".join(filter(None, parts))

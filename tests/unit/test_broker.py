@@ -15,6 +15,7 @@ from pytest_rexxinfra import Lab, Spec
 from pytest_rexxinfra.broker import Broker
 from pytest_rexxinfra.custody import RunCustodian
 from pytest_rexxinfra.deadline import Deadline
+from pytest_rexxinfra.errors import RexxInfraError
 from pytest_rexxinfra.model import Kind, Resource
 from pytest_rexxinfra.session import RexxSession
 from pytest_rexxinfra.settings import Settings
@@ -178,6 +179,21 @@ def test_an_error_goes_to_the_worker(broker: Broker, join: Join) -> None:
     assert "unknown target 'mainframe'" in str(error)
     worker.send(2, "share", SHARE)
     assert worker.answer()[:2] == (2, "done")
+
+
+def test_what_nobody_expected_goes_to_the_worker_too(
+    session: Session, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprised(*args: Any, **wishes: Any) -> Any:
+        raise OSError("the wire has a knot")
+
+    monkeypatch.setattr(session.lab, "provision", surprised)
+    worker = join("gw0")
+    worker.send(1, "share", SHARE)
+    number, outcome, error = worker.answer()
+    assert (number, outcome) == (1, "failed")
+    assert isinstance(error, RexxInfraError)
+    assert "the wire has a knot" in error.message
 
 
 def test_stop_reaches_every_worker(broker: Broker, join: Join) -> None:

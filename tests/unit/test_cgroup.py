@@ -12,7 +12,8 @@ import pytest
 
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import DeadlineExceeded, ProvisionError
-from pytest_rexxinfra.systems.cgroup import Cgroup, hierarchies
+from pytest_rexxinfra.systems import cgroup
+from pytest_rexxinfra.systems.cgroup import Cgroup, hierarchies, remove_beside
 
 CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "freezer")
 
@@ -118,3 +119,21 @@ def test_not_removed_while_something_runs_in_it(real: Cgroup) -> None:
         with pytest.raises(DeadlineExceeded, match="empty"):
             real.remove(Deadline(0.1))
         process.communicate(b"\n")
+
+
+def test_groups_that_a_tool_made_elsewhere_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "_beside", lambda: [tmp_path / "devices", tmp_path / "blkio"])
+    gone = ["devices/lxc.payload.rexx-m1", "devices/lxc.payload.rexx-m1-1/inner", "blkio/lxc.monitor.rexx-m1"]
+    stays = ["devices/lxc.payload.rexx-m2", "blkio/rexx-m1"]
+    for name in (*gone, *stays):
+        (tmp_path / name).mkdir(parents=True)
+    remove_beside("lxc.*.rexx-m1*", Deadline(5))
+    assert {str(each.relative_to(tmp_path)) for each in tmp_path.glob("*/*")} == set(stays)
+
+
+def test_a_group_elsewhere_that_is_in_use_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "_beside", lambda: [tmp_path])
+    (tmp_path / "lxc.payload.rexx-m1" / "inner").mkdir(parents=True)
+    (tmp_path / "lxc.payload.rexx-m1" / "inner" / "file").touch()
+    with pytest.raises(DeadlineExceeded, match="to be empty"):
+        remove_beside("lxc.*.rexx-m1*", Deadline(0.1))

@@ -12,9 +12,9 @@ import pytest
 from pytest_rexxinfra import Spec
 from pytest_rexxinfra.idmap import IdMap
 from pytest_rexxinfra.systems.cgroup import Cgroup
+from pytest_rexxinfra.systems.launch import Launch
+from pytest_rexxinfra.systems.layers import Bind
 from pytest_rexxinfra.systems.lxc_config import PLACE, gathering, settings
-from pytest_rexxinfra.systems.overlay import Bind
-from pytest_rexxinfra.systems.rootfs_driver import Launch
 
 IDMAP = IdMap(200000, 300000)
 

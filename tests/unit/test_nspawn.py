@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,17 @@ import pytest
 from pytest_rexxinfra import Lab, Spec
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import ProvisionError, SystemUnavailable, UsageError
+from pytest_rexxinfra.events import Events
 from pytest_rexxinfra.lab import make_driver
 from pytest_rexxinfra.settings import Settings
 from pytest_rexxinfra.systems.nspawn import NspawnDriver
-from pytest_rexxinfra.systems.rootfs_driver import RootfsRecord
+from pytest_rexxinfra.systems.rootfs_record import RootfsRecord
 
+from .btrfs_disk import btrfs_disk
 from .support import run_as_nobody
+
+SUBVOLUME = 256
+"""The inode of every subvolume's root."""
 
 SECRET = "s3cret-of-this-test"
 
@@ -151,6 +158,43 @@ def test_a_killed_run_takes_its_machines_along(lab: Lab) -> None:
     assert driver.list() == []
     assert not any(Path(folder).exists() for record in (one, two) for folder in record.cgroup.values())
     assert not {device.name[2:] for device in Path("/sys/class/net").iterdir()} & {each.lease for each in left}
+
+
+@pytest.fixture
+def on_btrfs(lab: Lab, tmp_path: Path) -> Iterator[Path]:
+    """State and cache on btrfs, with the image ``mini`` in the cache."""
+    image = lab.driver("nspawn").around.images.obtain("mini", Deadline(600))
+    with btrfs_disk(tmp_path, megabytes=1024) as disk:
+        cached = disk / "cache/images" / image.tar.parent.name
+        cached.mkdir(parents=True)
+        for name in ("image.json", "rootfs.tar"):
+            shutil.copy2(image.tar.with_name(name), cached)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("REXX_CACHE", str(disk / "cache"))
+            patch.setenv("REXX_STATE", str(disk / "state"))
+            patch.setenv("REXX_CLONE", "btrfs")
+            yield disk
+
+
+def test_subvolumes_of_a_killed_run_are_removed_by_another_process(on_btrfs: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        os.kill(int(process.stdout.readline().split()[1]), signal.SIGKILL)
+        process.kill()
+    driver = make_driver("nspawn", Events())
+    left = [each for each in driver.list() if each.owner.alive is False]
+    assert len(left) == 3
+    layers = [path for path in (on_btrfs / "state/nspawn").glob("*/layers/0/upper") if path.stat().st_ino == SUBVOLUME]
+    assert len(layers) == 2
+    nested = layers[0] / "var/nested"
+    subprocess.run(["btrfs", "subvolume", "create", nested], capture_output=True, check=True)
+    driver.destroy([replace(each, id=None) for each in left], Deadline(10))
+    assert driver.list() == []
+    assert list((on_btrfs / "state/nspawn").iterdir()) == []
+    listed = subprocess.run(["btrfs", "subvolume", "list", on_btrfs], capture_output=True, text=True, check=True)
+    assert [line.split()[-1].rpartition("/")[2] for line in listed.stdout.splitlines()] == ["rootfs.subvolume"]
 
 
 def test_kept_and_removed_by_another_process(lab: Lab) -> None:

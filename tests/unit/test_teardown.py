@@ -84,6 +84,21 @@ def test_an_error_stops_nothing_and_is_told_once(remover: Remover) -> None:
     assert teardown.finish() == []
 
 
+def test_what_nobody_expected_is_an_error_of_ours(remover: Remover) -> None:
+    def surprised(driver: Driver, resources: Sequence[Resource]) -> None:
+        if driver is DOCKER:
+            raise OSError("the wire has a knot")
+        remover(driver, resources)
+
+    teardown = Teardown(surprised)
+    others = items(LOCAL, 1)
+    teardown.add([*items(DOCKER, 1), *others])
+    (failure,) = teardown.finish()
+    assert "the wire has a knot" in failure.message
+    assert "surprised" in (failure.output or "")
+    assert remover.removed == [others[0][1]]
+
+
 def test_finish_waits_for_what_is_going_on(remover: Remover) -> None:
     remover.gate.clear()
     teardown = Teardown(remover)

@@ -6,6 +6,8 @@ import faulthandler
 import os
 import random
 import signal
+import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,10 +42,19 @@ class Beacon:
         pass
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure() -> None:
-    """Let the campaign ask where every thread of a run that hangs is."""
-    stacks = Path(os.environ["REXX_CHAOS_EVENTS"]).with_name(f"stacks.{os.getpid()}")
-    faulthandler.register(signal.SIGUSR1, stacks.open("w"), all_threads=True)
+    """Let the campaign ask where every thread of a run that hangs is, and what ended one that is not there any more."""
+    stacks = Path(os.environ["REXX_CHAOS_EVENTS"]).with_name(f"stacks.{os.getpid()}").open("w")
+    faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
+    usual = threading.excepthook
+
+    def ended(failure: threading.ExceptHookArgs) -> None:
+        traceback.print_exception(failure.exc_value, file=stacks)
+        stacks.flush()
+        usual(failure)
+
+    threading.excepthook = ended
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
 
 from pytest_rexxinfra import Lab
+from pytest_rexxinfra.deadline import Deadline
+from pytest_rexxinfra.model import Kind, Owner, Resource
 
 from .beacon import mark
 
 
 def test_leak(rexx_lab: Lab) -> None:
-    driver = rexx_lab.driver("docker")
+    system = rexx_lab.targets[0].system
     subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
-    driver.engine.api.create_volume(  # type: ignore[attr-defined]
-        f"leaked-{os.getpid()}", labels={"rexxinfra.run": rexx_lab.run_id}
-    )
+    forgotten = Resource.lease_for(system, Kind.VOLUME, rexx_lab.run_id, owner=Owner("elsewhere", 1, 1, "", ""))
+    rexx_lab.driver(system).create_volume(forgotten, Deadline(10))
     mark("test", "leak")
     threading.Event().wait(10)

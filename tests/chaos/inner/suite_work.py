@@ -1,4 +1,4 @@
-"""A small suite that makes every kind of resource: containers, networks, volumes, sandboxes."""
+"""A small suite that makes every kind of resource: machines that run, boot and pause, pods, networks, volumes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import random
 
 import pytest
 
-from pytest_rexxinfra import Machine, RexxRuntime, Target
+from pytest_rexxinfra import Capability, Lab, Machine, RexxRuntime, Target
 from pytest_rexxinfra.session import Provisioner
 
 from .beacon import mark
+
+
+@pytest.fixture
+def can(rexx_lab: Lab, rexx_target: Target) -> frozenset[Capability]:
+    return rexx_lab.driver(rexx_target.system).capabilities
 
 
 def work(machine: Machine, name: str) -> None:
@@ -37,13 +42,38 @@ def test_deploy_before(rexx: RexxRuntime) -> None:
 
 
 @pytest.mark.parametrize("number", range(2))
-def test_deploy_later(docker_container: Machine, number: int) -> None:
-    work(docker_container, f"later{number}")
-    assert docker_container.rexx(f"SAY {number}").lines == [str(number)]
+def test_deploy_later(machine: Machine, number: int) -> None:
+    work(machine, f"later{number}")
+    assert machine.rexx(f"SAY {number}").lines == [str(number)]
 
 
-def test_together(provision: Provisioner, rexx_target: Target) -> None:
-    if rexx_target.system != "docker":
+def test_booted(provision: Provisioner, can: frozenset[Capability]) -> None:
+    if Capability.BOOT in can:
+        work(provision("booted", boot=True, image="debian-12"), "booted")
+
+
+def test_pod(provision: Provisioner, can: frozenset[Capability]) -> None:
+    if Capability.PODS in can:
+        work(provision.pod().machine("inside"), "pod")
+
+
+def test_states(machine: Machine, provision: Provisioner, can: frozenset[Capability]) -> None:
+    if Capability.PAUSE in can:
+        machine.pause()
+        mark("test", "paused")
+        machine.resume()
+    if Capability.SNAPSHOT in can:
+        machine.snapshot("before")
+        mark("test", "snapshot")
+        work(machine, "changed")
+        machine.restore("before")
+        mark("test", "restored")
+    if Capability.CLONE in can:
+        work(machine.clone(), "clone")
+
+
+def test_together(provision: Provisioner, can: frozenset[Capability]) -> None:
+    if Capability.NETWORKS not in can:
         work(provision("alone"), "alone")
         return
     network, volume = provision.network(), provision.volume()
