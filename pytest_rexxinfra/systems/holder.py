@@ -14,6 +14,12 @@ from pathlib import Path
 from ..deadline import Deadline
 from ..errors import ProvisionError
 from ..model import process_start
+from ..tools import run_tool
+
+BEGIN_NETWORK = 'set -e\nread -r pid _ </proc/self/stat\necho "$pid"'
+"""How the script of a holder begins that mounts nothing: with its pid as the controller sees it."""
+BEGIN = f"{BEGIN_NETWORK}\nmount -t proc proc /proc"
+"""How the script of a holder begins that mounts a machine's root."""
 
 
 class Holder:
@@ -94,6 +100,12 @@ def kill_process(pid: int, started: int | None) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
         Deadline(5).wait_for(lambda: process_start(pid) != started, f"process {pid} to end")
+
+
+def run_held(pid: int, script: str, deadline: Deadline, where: str) -> str:
+    """Run a shell script of ours in a holder's mount namespace, and with the pids of its /proc."""
+    command = ["nsenter", f"--target={pid}", "--mount", "--pid", "/bin/sh", "-ec", script]
+    return run_tool(command, deadline=deadline, where=where, name="sh")
 
 
 def marked_processes(variable: str, value: str) -> list[int]:

@@ -8,7 +8,6 @@ import select
 import shlex
 import signal
 import subprocess
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, NoReturn
@@ -16,15 +15,17 @@ from typing import ClassVar, NoReturn
 from ..deadline import Deadline
 from ..errors import ProvisionError, SystemUnavailable
 from ..idmap import IdMap
-from ..model import Capability, Spec
+from ..model import Capability
 from ..tools import run_tool
 from .base import Availability
 from .cgroup import remove_beside
 from .entrance import children
+from .launch import IDLE, Launch
+from .layers import outside
 from .lxc_config import PLACE, gathering, settings
-from .overlay import outside
 from .rooted import inside
-from .rootfs_driver import IDLE, Launch, RootfsDriver, RootfsRecord
+from .rootfs_driver import RootfsDriver
+from .rootfs_record import RootfsRecord
 
 _CONFIG = "config"
 _READY = 'echo >&0; exec "$@" </dev/null'
@@ -57,12 +58,8 @@ class LxcDriver(RootfsDriver):
     def version(self) -> str:
         return f"LXC {run_tool(['lxc-execute', '--version'], deadline=Deadline(10), where=self.name).strip()}"
 
-    def prepare(self, spec: Spec, deadline: Deadline) -> str:
-        return str(self.around.images.rootfs(self._image(spec, deadline), deadline, _idmap(spec.privileged)))
-
-    def mapping(self, record: RootfsRecord) -> Sequence[str]:
-        idmap = _idmap(record.privileged)
-        return idmap.command if idmap else ()
+    def idmap(self, privileged: bool) -> IdMap | None:
+        return None if privileged else IdMap.of_root()
 
     def launch(self, what: Launch, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
         if what.spec.boot and inside(outside(what.holder, what.root), "/sbin/init").name != "systemd":
@@ -71,7 +68,7 @@ class LxcDriver(RootfsDriver):
                 hint=f"take one that has, for example {self.boot_image}",
                 where=f"lxc:{what.name}",
             )
-        idmap = _idmap(what.spec.privileged)
+        idmap = self.idmap(what.spec.privileged)
         if idmap:
             os.chown(outside(what.holder, what.root), idmap.uid, idmap.gid)
         (what.folder / _CONFIG).write_text(settings(what, idmap))
@@ -120,10 +117,6 @@ class LxcDriver(RootfsDriver):
         super()._remove_groups(record, deadline)
         # LXC has a group for itself and one for the machine in every hierarchy, and more of them for every new start.
         remove_beside(f"lxc.*.{glob.escape(record.name)}*", deadline)
-
-
-def _idmap(privileged: bool) -> IdMap | None:
-    return None if privileged else IdMap.of_root()
 
 
 def _command(what: Launch) -> list[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..idmap import IdMap
 from . import bridge
-from .overlay import Bind, outside
+from .launch import PATH, Launch
+from .layers import Bind, outside
 from .rooted import account
-from .rootfs_driver import PATH, Launch
 from .sandbox import escape_field
 
 PLACE = "/run/lxc"

@@ -15,9 +15,10 @@ from ..errors import ProvisionError
 from ..model import Capability
 from ..tools import run_tool
 from .entrance import outer_pid
-from .overlay import outside
+from .launch import IDLE, Launch
+from .layers import outside
 from .rooted import inside
-from .rootfs_driver import IDLE, Launch, RootfsDriver
+from .rootfs_driver import RootfsDriver
 
 _SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 _GETENT = ("/usr/bin/getent", "/bin/getent")

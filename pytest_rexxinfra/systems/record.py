@@ -54,12 +54,12 @@ class Shelf(Generic[R]):
     """The folders of one system, one for each of its resources, named as they are."""
 
     def __init__(self, system: str, record: type[R]) -> None:
-        self._system = system
+        self.system = system
         self._record = record
 
     @property
     def place(self) -> Path:
-        folder = state_dir() / self._system
+        folder = state_dir() / self.system
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -75,7 +75,7 @@ class Shelf(Generic[R]):
     def list(self) -> Sequence[Resource]:
         """Every resource of the system that has a record."""
         found = [
-            Resource.from_labels(self._system, each.name, each.labels, id=str(self.place / each.name), image=each.image)
+            Resource.from_labels(self.system, each.name, each.labels, id=str(self.place / each.name), image=each.image)
             for each in self.records()
         ]
         return [resource for resource in found if resource is not None]

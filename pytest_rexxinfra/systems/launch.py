@@ -1,0 +1,64 @@
+"""What the tool of a system is started with to start a machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..model import Spec
+from .cgroup import Cgroup
+from .layers import Bind
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+IDLE = ("/bin/sh", "-c", "exec sleep 2147483647")
+"""The main process of a machine that only waits for commands."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the system's own tool is started with.
+
+    ``root`` is the machine's root as the holder sees it, ``log`` gets what the tool and the main process print.
+    ``folder`` is the machine's, at the same place inside the holder and its working directory. ``binds`` is
+    for systems that bind themselves.
+    """
+
+    name: str
+    lease: str
+    folder: Path
+    root: str
+    hostname: str
+    spec: Spec
+    address: str
+    binds: Sequence[Bind]
+    holder: int
+    cgroup: Cgroup
+    log: Path
+
+    def spawn(
+        self, argv: Sequence[str], env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
+        """Start a program of the controller in the holder's namespaces and the machine's control group.
+
+        ``env`` is added to the controller's environment.
+        """
+        words = [*self.cgroup.joining(), "nsenter", f"--target={self.holder}", "--mount", "--pid", "--ipc", "--uts"]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*words, "--net", "--wd", *argv],
+                stdin=stdin,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        """What was printed so far."""
+        with suppress(OSError):
+            return self.log.read_text(errors="replace")
+        return ""
