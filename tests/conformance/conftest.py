@@ -75,7 +75,7 @@ class WayLab(Lab):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker do all tests of a way, whose lab is shared, when there are several workers."""
     for item in items:
-        way = item.callspec.params.get("way") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+        way = getattr(item, "callspec", None) and item.callspec.params.get("way")  # type: ignore[attr-defined]
         if isinstance(way, Way):
             item.add_marker(pytest.mark.xdist_group(way.name))
 
