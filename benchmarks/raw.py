@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,10 +23,10 @@ _SAY_READY = ("/bin/sh", "-c", f"echo {_READY}; exec sleep 86400")
 _LIMIT = 120.0
 
 
-def run(*command: str) -> str:
+def run(*command: str, env: Mapping[str, str] | None = None) -> str:
     """Run a program; raises `Unmeasured` with what it said when it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=env)
     except FileNotFoundError as missing:
         raise Unmeasured(f"there is no {command[0]}") from missing
     if done.returncode:
@@ -54,11 +54,11 @@ def overlay(folder: Path, rootfs: Path) -> Iterator[Path]:
             point.rmdir()
 
 
-def until_ready(command: Sequence[str]) -> float:
+def until_ready(command: Sequence[str], env: Mapping[str, str] | None = None) -> float:
     """Seconds until a program that keeps running has printed that it is ready; then it is killed."""
     started = time.perf_counter()
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -68,16 +68,28 @@ def until_ready(command: Sequence[str]) -> float:
                     return time.perf_counter() - started
             raise Unmeasured(f"{command[0]}: {process.stderr.read().strip()[-200:]}")
         finally:
-            process.kill()
+            _kill_all(process.pid)
+
+
+def _kill_all(pid: int) -> None:
+    """Kill a process and what it has started: a machine does not always end with the tool that started it."""
+    with suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            _kill_all(int(child))
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def container(tool: str, image: str, label: str) -> float:
-    """``docker run`` or ``podman run`` of a command."""
+    """``docker run`` or ``podman run`` of a command, podman with the settings that it needs on this computer."""
+    from pytest_rexxinfra.systems.podman_settings import settings_file
+
     name = f"raw-{secrets.token_hex(4)}"
+    env = {**os.environ, "CONTAINERS_CONF": str(settings_file())}
     try:
-        return until_ready([tool, "run", "--rm", "--name", name, "--label", label, image, *_SAY_READY])
+        return until_ready([tool, "run", "--rm", "--name", name, "--label", label, image, *_SAY_READY], env)
     finally:
-        run(tool, "rm", "--force", name)
+        run(tool, "rm", "--force", name, env=env)
 
 
 def nspawn(folder: Path, rootfs: Path) -> float:
@@ -109,7 +121,7 @@ def nspawn_booted(folder: Path, rootfs: Path) -> float:
                 wait()
                 return time.perf_counter() - started
             finally:
-                process.send_signal(signal.SIGKILL)
+                _kill_all(process.pid)
 
 
 def _nspawn(root: Path) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,12 +16,27 @@ from ..channels.process import ProcessStream
 _SPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
 
 
+_TOLD = 'IFS= read -r line && eval "exec $line"'
+
+
 class EnteredStream(ProcessStream):
     """A process in a machine, whose parent is nsenter; only what nsenter started is killed on ``close``.
 
     Were nsenter killed with it, the computer's init would have to wait for it, and until then the machine's
     pid namespace could not end. Not every init of a container does that, or does it soon.
     """
+
+    @classmethod
+    def waiting(cls, joining: Sequence[str], environment: Mapping[str, str]) -> EnteredStream:
+        """One that joins the machine's control group now, which takes long, and waits for `enter`."""
+        return cls([*joining, "/bin/sh", "-c", _TOLD], env=environment)
+
+    def enter(self, command: Sequence[str]) -> None:
+        """Let one that waits become a command; the input that follows is that command's."""
+        line = memoryview(f"{shlex.join(command)}\n".encode())
+        while line:
+            written, _ = self.exchange(line, None)
+            line = line[written:]
 
     def kill(self) -> None:
         if not kill_children(self.pid):

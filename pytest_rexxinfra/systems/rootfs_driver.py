@@ -37,13 +37,14 @@ from .layer_kinds import KINDS, chosen_kind, layers_of
 from .layers import Layers, outside
 from .processes import Processes
 from .record import Shelf
-from .rooted import account, inside
+from .rooted import Account, account, inside
 from .rootfs_binds import binds
 from .rootfs_copies import Copies
 from .rootfs_networks import Networks
 from .rootfs_record import ALONE, RootfsRecord
 from .sandbox import HOLD, unshare_command
 
+_ROOT = Account("root", 0, 0, "/root")
 _LOG = "main.log"
 _GRACE = 10.0
 _POWER_OFF = signal.SIGRTMIN + 4
@@ -100,6 +101,7 @@ class RootfsDriver(Driver):
         self._networks = Networks(self.shelf)
         self._copies = Copies(self.shelf)
         self._processes = Processes(self.name)
+        self._waiting: dict[str, EnteredStream] = {}
         self._specs: dict[str, Spec] = {}
         self._pulses: dict[str, Pulse] = {}
 
@@ -203,7 +205,10 @@ class RootfsDriver(Driver):
         """Make all of a machine but its folder; ``like`` is one whose files it starts with."""
         self._specs[machine.lease] = spec
         folder = self.shelf.folder(machine)
-        Cgroup(record.cgroup).make(spec.memory, spec.cpus, spec.pids)
+        group = Cgroup(record.cgroup)
+        group.make(spec.memory, spec.cpus, spec.pids)
+        if spec.user is None:
+            self._waiting[machine.lease] = EnteredStream.waiting(group.joining(), _environment(_ROOT, spec))
         layers = self._layers(record, spec)
         layers.place.mkdir(exist_ok=True)
         script = [
@@ -255,20 +260,23 @@ class RootfsDriver(Driver):
         record = self._living(machine)
         spec = self._specs.get(machine.lease, Spec(user=record.user))
         user = user or spec.user
-        chosen = account(Path(f"/proc/{record.leader}/root"), user) if user else None
-        home = chosen.home if chosen else "/root"
-        environment = {
-            "PATH": PATH,
-            "HOME": home,
-            "LANG": os.environ.get("LANG", "C.UTF-8"),
-            "USER": chosen.name if chosen else "root",
-            **spec.env,
-        }
+        chosen = account(Path(f"/proc/{record.leader}/root"), user) if user else _ROOT
         words = self.entering(record)
-        if chosen:
+        if user:
             words = [*words, f"--setuid={chosen.uid}", f"--setgid={chosen.gid}"]
-        inside = ["/bin/sh", "-c", 'cd "$0" 2>/dev/null || cd /; exec "$@"', home, *argv]
-        return EnteredStream([*Cgroup(record.cgroup).joining(), *words, *inside], env=environment)
+        command = [*Cgroup(record.cgroup).joining(), *words, *_at_home(chosen, argv)]
+        return EnteredStream(command, env=_environment(chosen, spec))
+
+    def shell(self, machine: Resource, deadline: Deadline, user: str | None = None) -> Stream:
+        waiting = None if user else self._waiting.pop(machine.lease, None)
+        if waiting is None:
+            return super().shell(machine, deadline, user)
+        try:
+            waiting.enter([*self.entering(self._living(machine)), *_at_home(_ROOT, ["/bin/sh"])])
+        except BaseException:
+            waiting.close()
+            raise
+        return waiting
 
     def entering(self, record: RootfsRecord) -> list[str]:
         """The words before a command that let it run in the machine, with no more capabilities than it has."""
@@ -357,7 +365,14 @@ class RootfsDriver(Driver):
         networks = {record.network for record in found.values() if record is not None}
         self._networks.introduce(networks - {each.name for each in resources}, deadline)
 
+    def _turn_away(self, lease: str) -> None:
+        """End the shell that waits for a machine, if it still does."""
+        waiting = self._waiting.pop(lease, None)
+        if waiting is not None:
+            waiting.close()
+
     def _remove(self, resource: Resource, record: RootfsRecord | None, deadline: Deadline) -> None:
+        self._turn_away(resource.lease)
         if record is not None:
             self._processes.end(resource.lease, record, deadline)
             self._remove_groups(record, deadline)
@@ -381,6 +396,7 @@ class RootfsDriver(Driver):
         if record is None:
             raise MachineDied("the machine does not exist any more", where=f"{self.name}:{machine.name}")
         kill(record, deadline)
+        self._turn_away(machine.lease)
         self._processes.end(machine.lease, record, deadline)
         bridge.unwire(machine.lease, deadline)
         (self.shelf.folder(machine) / _LOG).unlink(missing_ok=True)
@@ -519,3 +535,14 @@ class RootfsDriver(Driver):
         RootfsRecord(lease.name, lease.labels(), network="none").write(folder)
         (folder / "data").mkdir()
         return replace(lease, id=str(folder))
+
+
+def _environment(user: Account, spec: Spec) -> dict[str, str]:
+    """What a command in a machine is given."""
+    usual = {"PATH": PATH, "HOME": user.home, "LANG": os.environ.get("LANG", "C.UTF-8"), "USER": user.name}
+    return {**usual, **spec.env}
+
+
+def _at_home(user: Account, argv: Sequence[str]) -> list[str]:
+    """A command that starts in the user's home, if there is one."""
+    return ["/bin/sh", "-c", 'cd "$0" 2>/dev/null || cd /; exec "$@"', user.home, *argv]
