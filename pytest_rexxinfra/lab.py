@@ -464,9 +464,9 @@ class Lab:
             found = driver.baked(key)
             if found:
                 return found
-            name = spec.image or driver.default_image or driver.name
+            name = driver.image(spec) or driver.name
             with self.events.step(str(target), f"bake {build.label} into {name}"):
-                machine = self._create(driver, Spec(image=spec.image, build=build), "bake")
+                machine = self._create(driver, Spec(image=driver.image(spec) or None, build=build), "bake")
                 assert machine is not None
                 try:
                     machine.rexx.deploy(deadline)

@@ -54,7 +54,9 @@ class Driver(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    default_image: ClassVar[str | None] = None
+    default_image: ClassVar[str] = ""
+    """What a machine starts from unless its spec says otherwise; empty for no image at all."""
+    boot_image: ClassVar[str] = "debian-12"
     takes_address: ClassVar[bool] = False
     """Whether a target of this system may be written ``SYSTEM://ADDRESS``."""
 
@@ -100,6 +102,10 @@ class Driver(ABC):
 
         ``terminal`` says whether a terminal is at hand.
         """
+
+    def image(self, spec: Spec) -> str:
+        """Name of the image that a machine starts from; empty for none."""
+        return spec.image or (self.boot_image if spec.boot else self.default_image)
 
     def shell(self, machine: Resource, deadline: Deadline, user: str | None = None) -> Stream:
         """A shell that reads commands from its input; the quickest way the system has."""

@@ -110,7 +110,7 @@ class EngineDriver(Driver):
 
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
         image = self.prepare(spec, deadline)
-        return self._create(replace(lease, image=spec.image or self.default_image), spec, image, deadline)
+        return self._create(replace(lease, image=self.image(spec)), spec, image, deadline)
 
     def _create(
         self, lease: Resource, spec: Spec, image: str, deadline: Deadline, network: str | None = None
@@ -132,7 +132,9 @@ class EngineDriver(Driver):
             with suppress(RexxInfraError):
                 self.destroy([machine], Deadline(30))
             if isinstance(error, RexxInfraError) and not isinstance(error, ProvisionError):
-                raise ProvisionError(error.message, output=error.output, hint=error.hint) from error
+                raise ProvisionError(
+                    error.message, where=error.where or lease.name, output=error.output, hint=error.hint
+                ) from error
             raise
         return machine
 
@@ -152,6 +154,15 @@ class EngineDriver(Driver):
     def _boot(self, machine: Resource, deadline: Deadline) -> None:
         """Wait until the init system says that it has started everything, be it with failures."""
 
+        try:
+            self._must(machine, deadline, ["/bin/sh", "-c", "command -v systemctl"])
+        except CommandFailed as error:
+            raise ProvisionError(
+                "the image has no systemd that could boot",
+                where=self._where(machine),
+                hint=f"take one that has, for example {self.boot_image}",
+            ) from error
+
         def up() -> bool:
             stream = self.open(machine, ["systemctl", "is-system-running", "--wait"], deadline)
             try:
@@ -160,7 +171,7 @@ class EngineDriver(Driver):
                 stream.close()
             return said.strip() in (b"running", b"degraded")
 
-        deadline.wait_for(up, f"{machine.name} to boot", hint="boot=True needs an image with systemd")
+        deadline.wait_for(up, f"{machine.name} to boot")
 
     def _attaches(self, spec: Spec) -> bool:
         """Whether a machine's main process is a shell that we are attached to from its start."""
@@ -532,7 +543,7 @@ class EngineDriver(Driver):
         self.images.remove(image)
 
     def prepare(self, spec: Spec, deadline: Deadline) -> str:
-        return spec.baked or self.images.obtain(spec.image or self.default_image, deadline)
+        return spec.baked or self.images.obtain(self.image(spec), deadline)
 
     def baked(self, key: str) -> str | None:
         return self.images.baked(key)

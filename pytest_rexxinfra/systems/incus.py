@@ -95,7 +95,6 @@ class IncusDriver(Driver):
     name: ClassVar[str] = "incus"
     summary: ClassVar[str] = "containers of incus, the successor of LXD"
     default_image: ClassVar[str] = "mini"
-    boot_image: ClassVar[str] = "debian-12"
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
@@ -139,14 +138,11 @@ class IncusDriver(Driver):
         return Surface(known[0], bool(pools), interfaces)
 
     def prepare(self, spec: Spec, deadline: Deadline) -> str:
-        return spec.baked or self.images.obtain(self._image(spec), deadline)
-
-    def _image(self, spec: Spec) -> str:
-        return spec.image or (self.boot_image if spec.boot else self.default_image)
+        return spec.baked or self.images.obtain(self.image(spec), deadline)
 
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
         source = {"type": "image", "fingerprint": self.prepare(spec, deadline)}
-        return self._make(replace(lease, image=self._image(spec)), spec, source, deadline)
+        return self._make(replace(lease, image=self.image(spec)), spec, source, deadline)
 
     def clone(self, machine: Resource, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
         source = {"type": "copy", "source": _name(machine), "instance_only": True}

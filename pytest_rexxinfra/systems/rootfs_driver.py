@@ -82,7 +82,6 @@ class RootfsDriver(Driver):
     """A system whose machines start from a directory. Subclasses say how: `launch`, `tools`, and what else differs."""
 
     default_image: ClassVar[str] = "mini"
-    boot_image: ClassVar[str] = "debian-12"
     tools: ClassVar[Mapping[str, str]] = {
         "unshare": "util-linux",
         "nsenter": "util-linux",
@@ -150,10 +149,6 @@ class RootfsDriver(Driver):
     def version(self) -> str:
         """What the system's tool says of itself."""
         return self.name
-
-    def image(self, spec: Spec) -> str:
-        """Name of the image that a machine starts from."""
-        return spec.image or (self.boot_image if spec.boot else self.default_image)
 
     def prepare(self, spec: Spec, deadline: Deadline) -> str:
         root = self.around.images.rootfs(self._image(spec, deadline), deadline, self.idmap(spec.privileged))

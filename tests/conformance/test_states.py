@@ -137,7 +137,7 @@ def test_boot(lacks: Lacks, make: Callable[..., Machine]) -> None:
     if lacks(Capability.BOOT):
         return
     started = time.monotonic()
-    machine = make(boot=True, image="debian-12")
+    machine = make(boot=True)
     assert machine.run("cat /proc/1/comm").lines == ["systemd"]
     state = machine.run("systemctl is-system-running --wait", timeout=60)
     assert state.lines == ["running"], machine.run("systemctl --failed --no-legend; journalctl -b -p warning").stdout
