@@ -51,6 +51,12 @@ class ProcessStream:
     def pid(self) -> int:
         return self._process.pid
 
+    def give(self, uid: int, gid: int) -> None:
+        """Let the streams belong to another user, who can then open /dev/stdin and its like; needs root."""
+        for descriptor in (self._stdin, *self._outputs):
+            if descriptor is not None:
+                os.fchown(descriptor, uid, gid)
+
     def exchange(self, outgoing: memoryview, timeout: float | None) -> tuple[int, list[Chunk]]:
         written = 0
         chunks: list[Chunk] = []

@@ -30,7 +30,7 @@ from ..paths import cache_dir
 from .base import Availability, Driver, Surroundings
 from .health import Pulse
 from .incus_api import NOT_FOUND, IncusApi, Refused, place
-from .incus_exec import ROOT, ask, execute
+from .incus_exec import ROOT, ask, execute, of_its_own
 from .incus_images import IncusImages
 from .incus_instance import (
     ADDRESS,
@@ -213,8 +213,10 @@ class IncusDriver(Driver):
         self._specs[machine.lease] = spec
 
     def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
-        user = user or self._specs.get(machine.lease, Spec()).user
-        return self._execute(machine, argv, self._account(machine, user, deadline) if user else ROOT)
+        return self._execute(machine, of_its_own(argv), self._who(machine, deadline, user))
+
+    def shell(self, machine: Resource, deadline: Deadline, user: str | None = None) -> Stream:
+        return self._execute(machine, of_its_own(_SHELL, lasting=True), self._who(machine, deadline, user))
 
     def _execute(self, machine: Resource, argv: Sequence[str], who: Account = ROOT) -> Stream:
         try:
@@ -231,6 +233,10 @@ class IncusDriver(Driver):
     def _said(self, machine: Resource, deadline: Deadline, argv: Sequence[str]) -> str:
         """What a command of ours prints, as root."""
         return ask(self._execute(machine, argv), argv[0], deadline)[1]
+
+    def _who(self, machine: Resource, deadline: Deadline, user: str | None) -> Account:
+        user = user or self._specs.get(machine.lease, Spec()).user
+        return self._account(machine, user, deadline) if user else ROOT
 
     def _account(self, machine: Resource, user: str, deadline: Deadline) -> Account:
         """A user of the machine; the first time, its own files are asked."""

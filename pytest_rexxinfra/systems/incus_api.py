@@ -21,6 +21,7 @@ from ..errors import DeadlineExceeded, ProvisionError, SystemUnavailable
 NOT_FOUND = 404
 _FAILED = 400
 _DONE = 200
+_FAILED = 400
 _REQUEST_SECONDS = 60.0
 _PLACES = ("/run/incus/unix.socket", "/var/lib/incus/unix.socket")
 _INSTALL = "apt-get install -y incus && incus admin init --minimal (Debian 12: from bookworm-backports)"
@@ -81,9 +82,14 @@ class IncusApi:
         """An operation when it has ended, however that was."""
         left = deadline.remaining()
         limit = "" if left is None else f"?timeout={int(left) + 1}"
-        found: Mapping[str, Any] = self._request(
-            "GET", f"/1.0/operations/{operation}/wait{limit}", patience=None if left is None else left + 5
-        )["metadata"]
+        path, patience = f"/1.0/operations/{operation}", None if left is None else left + 5
+        try:
+            found: Mapping[str, Any] = self._request("GET", f"{path}/wait{limit}", patience=patience)["metadata"]
+        except Refused as refusal:
+            if refusal.code != _FAILED:
+                raise
+            # An operation that failed, as one does whose command ends with status 126 or 127, is told as an error.
+            found = self.get(path)
         if found["status_code"] < _DONE:
             raise DeadlineExceeded(f"not done after {deadline.seconds:g} s", command=doing, where="incus")
         return found

@@ -16,6 +16,26 @@ from .incus_instance import PATH, entering
 from .rooted import Account
 
 ROOT = Account("root", 0, 0, "/root")
+_PIPES = """d=$(mktemp -d 2>/dev/null) && mkfifo "$d/0" "$d/1" "$d/2" || exec "$@"
+"""
+# What copies is no child of the shell, for that may be told to kill its children.
+_SHELL = f"""{_PIPES}(cat <"$d/1" & cat <"$d/2" >&2 &)
+exec >"$d/1" 2>"$d/2"
+rm -r "$d"
+exec "$@"
+"""
+_COMMAND = f"""{_PIPES}exec 3<&0
+cat <&3 >"$d/0" &
+cat <"$d/1" & one=$!
+cat <"$d/2" >&2 & other=$!
+exec 3<&- <"$d/0" >"$d/1" 2>"$d/2"
+rm -r "$d"
+"$@"
+status=$?
+exec >&- 2>&-
+wait $one $other
+exit $status
+"""
 _KILL = json.dumps({"command": "signal", "signal": 9}).encode()
 
 
@@ -50,6 +70,15 @@ def execute(api: IncusApi, name: str, argv: Sequence[str], who: Account = ROOT) 
             control.close()
 
     return IncusStream(stdin, stdout, stderr, status, kill)
+
+
+def of_its_own(argv: Sequence[str], *, lasting: bool = False) -> list[str]:
+    """The command that runs ``argv`` with streams of the instance's own, as far as it has room for such pipes.
+
+    The pipes of incus belong to root of the computer, so that nobody in the instance may open /dev/stdout.
+    The end of a ``lasting`` shell is noticed even when a job that it left holds its outputs; it needs no /dev/stdin.
+    """
+    return ["/bin/sh", "-c", _SHELL if lasting else _COMMAND, "sh", *argv]
 
 
 def ask(stream: Stream, what: str, deadline: Deadline, stdin: bytes = b"") -> tuple[int, str, str]:

@@ -41,6 +41,8 @@ def _lines(what: Launch, idmap: IdMap | None) -> Iterator[str]:
         yield from (f"lxc.idmap = {kind} {first} {outer} {count}" for kind, first, outer, count in idmap.ranges)
     yield "lxc.mount.entry = tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,create=dir 0 0"
     yield from _network(what, idmap)
+    if not what.spec.boot:
+        yield from _groups(what)
     for number, bind in enumerate(what.binds):
         yield f"lxc.mount.entry = {PLACE}/{number} {_options(what, bind, idmap)}"
     user = account(outside(what.holder, what.root), spec.user) if spec.user and spec.command else None
@@ -77,6 +79,18 @@ def _network(what: Launch, idmap: IdMap | None) -> Iterator[str]:
         yield "lxc.net.0.name = eth0"
         yield "lxc.net.0.flags = up"
         yield f"lxc.net.0.ipv4.address = {what.address}/{length}"
+
+
+def _groups(what: Launch) -> Iterator[str]:
+    """The machine's control group where programs look for their limits, see cgroups(7)."""
+    folders = what.cgroup.folders
+    if folders.keys() == {"unified"}:
+        yield f"lxc.mount.entry = {escape_field(folders['unified'])} sys/fs/cgroup none bind,ro 0 0"
+        return
+    yield "lxc.mount.entry = tmpfs sys/fs/cgroup tmpfs nosuid,nodev,noexec,mode=755,size=64k 0 0"
+    for name, folder in folders.items():
+        target = f"sys/fs/cgroup/{name.removeprefix('name=')}"
+        yield f"lxc.mount.entry = {escape_field(folder)} {target} none bind,ro,create=dir 0 0"
 
 
 def _options(what: Launch, bind: Bind, idmap: IdMap | None) -> str:

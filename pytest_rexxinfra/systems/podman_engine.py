@@ -6,12 +6,14 @@ The API: https://docs.podman.io/en/latest/_static/api.html
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import requests.exceptions
+from docker import APIClient
 from docker.errors import APIError, create_api_error_from_http_exception
 
 from ..errors import SystemUnavailable, UsageError
@@ -19,7 +21,10 @@ from .engine import Engine
 from .podman_service import answers, private_service
 
 _PREFIX = "/v4.0.0/libpod"
+_NOT_FOUND = 404
 _IN_USE = 409
+_ITS_ERROR = 500
+_MISSING = re.compile(rb"no such (container|pod|network|volume|image)\b")
 _CONTROLLERS = {"cpu", "memory", "pids"}
 
 
@@ -51,6 +56,12 @@ class PodmanEngine(Engine):
         if service is None:
             raise SystemUnavailable("podman is not on this computer", where=self.name, hint=self.install)
         return {"base_url": service.url}
+
+    @cached_property
+    def api(self) -> APIClient:
+        client = super().api
+        client.hooks["response"].append(_what_is_gone)
+        return client
 
     @property
     def start(self) -> str:
@@ -120,6 +131,12 @@ class PodmanEngine(Engine):
         except requests.exceptions.HTTPError as error:
             raise create_api_error_from_http_exception(error) from error
         return response
+
+
+def _what_is_gone(response: requests.Response, **_: Any) -> None:
+    """Call what podman does not find "not found": while that is being removed, podman calls it an error of its own."""
+    if response.status_code == _ITS_ERROR and _MISSING.search(response.content):
+        response.status_code = _NOT_FOUND
 
 
 def _usual_socket() -> Path:

@@ -203,7 +203,8 @@ class RootfsDriver(Driver):
         group = Cgroup(record.cgroup)
         group.make(spec.memory, spec.cpus, spec.pids)
         if spec.user is None:
-            self._waiting[machine.lease] = EnteredStream.waiting(group.joining(), _environment(_ROOT, spec))
+            waiting = EnteredStream.waiting(group.joining(), _environment(_ROOT, spec))
+            self._waiting[machine.lease] = self._given(waiting, record, _ROOT)
         layers = self._layers(record, spec)
         layers.place.mkdir(exist_ok=True)
         script = [
@@ -260,7 +261,15 @@ class RootfsDriver(Driver):
         if user:
             words = [*words, f"--setuid={chosen.uid}", f"--setgid={chosen.gid}"]
         command = [*Cgroup(record.cgroup).joining(), *words, *_at_home(chosen, argv)]
-        return EnteredStream(command, env=_environment(chosen, spec))
+        return self._given(EnteredStream(command, env=_environment(chosen, spec)), record, chosen)
+
+    def _given(self, stream: EnteredStream, record: RootfsRecord, user: Account) -> EnteredStream:
+        """A process whose streams belong to a user of the machine."""
+        idmap = self.idmap(record.privileged)
+        uid, gid = (idmap.uid + user.uid, idmap.gid + user.gid) if idmap else (user.uid, user.gid)
+        if uid or gid:
+            stream.give(uid, gid)
+        return stream
 
     def shell(self, machine: Resource, deadline: Deadline, user: str | None = None) -> Stream:
         waiting = None if user else self._waiting.pop(machine.lease, None)

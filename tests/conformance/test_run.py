@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pytest_rexxinfra import Machine
+from pytest_rexxinfra import Capability, Machine
 from pytest_rexxinfra.channels import stream
 from pytest_rexxinfra.errors import CommandFailed, UsageError
+
+from .conftest import Lacks
 
 MIB = 1 << 20
 
@@ -69,6 +71,22 @@ def test_large_input(shared: Machine) -> None:
 def test_input_that_is_not_read_does_no_harm(shared: Machine, size: int) -> None:
     assert shared.run("exit 5", stdin=b"rm -rf /nothing\n" * (size // 16)).rc == 5
     assert shared.run("echo next").lines == ["next"]
+
+
+@pytest.mark.parametrize("user", [None, "nobody"])
+@pytest.mark.parametrize("size", [3, 2 * MIB])
+def test_streams_can_be_opened_by_name(shared: Machine, lacks: Lacks, user: str | None, size: int) -> None:
+    """Also where pipes come from outside of the machine and belong to somebody whom it does not know."""
+    if user and lacks(Capability.USERS):
+        return
+    command = "wc -c </dev/stdin >/dev/stdout; echo err >/dev/stderr"
+    result = shared.run(command, stdin=b"x" * size, user=user)
+    assert (result.stdout, result.stderr) == (f"{size}\n", "err\n")
+
+
+@pytest.mark.parametrize("status", [0, 126, 127, 255])
+def test_exit_status_with_large_input(shared: Machine, status: int) -> None:
+    assert shared.run(f"cat >/dev/null; exit {status}", stdin=b"x" * 2 * MIB).rc == status
 
 
 def test_without_input_a_command_sees_its_end_at_once(shared: Machine) -> None:
