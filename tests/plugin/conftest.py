@@ -16,6 +16,7 @@ from pytest_rexxinfra import plugin
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.events import Events
 from pytest_rexxinfra.lab import make_driver
+from pytest_rexxinfra.paths import cache_dir
 
 Run = Callable[..., pytest.RunResult]
 
@@ -26,6 +27,21 @@ RUN_ID = f"inner-{os.getpid()}"
 """What every resource of the inner runs is labelled with, so that a stranger's is not taken for ours."""
 
 OPTIONS = [name.replace("-", "_").upper() for name in plugin.OPTIONS]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the images of this computer, which take long to make, and none of its builds."""
+    folder = tmp_path_factory.mktemp("cache")
+    for name in ("images", "locks", "node"):
+        (cache_dir() / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(cache_dir() / name)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_inner_runs(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REXX_CACHE", str(cache))
 
 
 @pytest.fixture

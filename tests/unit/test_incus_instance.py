@@ -74,8 +74,8 @@ def test_without_an_environment_the_command_is_left_as_it_is() -> None:
 
 
 def test_process_1_waits_and_ends_when_told() -> None:
-    script = _script(Spec()).splitlines()[-1]
-    process = subprocess.Popen(["sh", "-c", f"echo up; {script}"], stdout=-1, start_new_session=True)
+    trap, _, rest = _script(Spec()).splitlines()[-1].partition(";")
+    process = subprocess.Popen(["sh", "-c", f"{trap}; echo up; {rest}"], stdout=-1, start_new_session=True)
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
     process.terminate()
