@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from .deadline import Deadline
@@ -89,3 +91,9 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 
 def _text(out: bytes, err: bytes) -> str:
     return b"\n".join(part.strip() for part in (out, err) if part.strip()).decode(errors="replace")
+
+
+@cache
+def program(name: str) -> str:
+    """Where a program of the controller is, for those that are started with the PATH of a machine."""
+    return shutil.which(name) or f"/usr/bin/{name}"

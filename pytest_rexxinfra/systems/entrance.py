@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from ..channels.process import ProcessStream
+from ..tools import program
 
 _SPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
 
@@ -56,12 +55,6 @@ def entering(leader: int) -> list[str]:
     """The words before a command that let it run in a machine, with no more capabilities than that has."""
     user = [] if _same_user_namespace(leader) else ["--user"]
     return [*_bounded(leader), program("nsenter"), f"--target={leader}", *_SPACES, *user]
-
-
-@cache
-def program(name: str) -> str:
-    """Where a program of the controller is, whatever PATH the machine has."""
-    return shutil.which(name) or f"/usr/bin/{name}"
 
 
 def children(pid: int) -> list[int]:

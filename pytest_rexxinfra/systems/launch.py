@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,24 +36,6 @@ class Launch:
     holder: int
     cgroup: Cgroup
     log: Path
-
-    def spawn(
-        self, argv: Sequence[str], env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
-    ) -> subprocess.Popen[bytes]:
-        """Start a program of the controller in the holder's namespaces and the machine's control group.
-
-        ``env`` is added to the controller's environment.
-        """
-        words = [*self.cgroup.joining(), "nsenter", f"--target={self.holder}", "--mount", "--pid", "--ipc", "--uts"]
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [*words, "--net", "--wd", *argv],
-                stdin=stdin,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **(env or {})},
-                start_new_session=True,
-            )
 
     def said(self) -> str:
         """What was printed so far."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import select
 import shlex
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from .lxc_config import PLACE, gathering, settings
 from .rooted import inside
 from .rootfs_driver import RootfsDriver
 from .rootfs_record import RootfsRecord
+from .starter import Starter
 
 _CONFIG = "config"
 _READY = 'echo >&0; exec "$@" </dev/null'
@@ -61,7 +61,7 @@ class LxcDriver(RootfsDriver):
     def idmap(self, privileged: bool) -> IdMap | None:
         return None if privileged else IdMap.of_root()
 
-    def launch(self, what: Launch, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
+    def launch(self, what: Launch, starter: Starter, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
         if what.spec.boot and inside(outside(what.holder, what.root), "/sbin/init").name != "systemd":
             raise ProvisionError(
                 "the image has no systemd that could boot",
@@ -73,23 +73,21 @@ class LxcDriver(RootfsDriver):
             os.chown(outside(what.holder, what.root), idmap.uid, idmap.gid)
         (what.folder / _CONFIG).write_text(settings(what, idmap))
         environment = {name: value for name, value in what.spec.env.items() if name != "PATH"}
-        told, ready = os.pipe()
-        try:
-            tool = what.spawn(_command(what), environment, ready)
-        finally:
-            os.close(ready)
+        tool = starter.become(what.holder, _command(what), environment, listen=not what.spec.boot)
         try:
             if what.spec.boot:
                 return tool, self._booted(what, tool, deadline)
-            _await(told, what, tool, deadline)
+            heard = starter.heard(deadline)
+            if heard is None:
+                deadline.check("waiting for LXC", hint=f"its last lines: {what.said()[-500:]}")
+            if not heard:
+                _ended(what, tool)
             return tool, _leader(tool) or _ended(what, tool)
         except BaseException:
             with suppress(ProcessLookupError):
                 os.killpg(tool.pid, signal.SIGKILL)
             tool.wait()
             raise
-        finally:
-            os.close(told)
 
     def _booted(self, what: Launch, tool: subprocess.Popen[bytes], deadline: Deadline) -> int:
         """Wait until systemd says that it has started what it was to start; returns its pid."""
@@ -126,14 +124,6 @@ def _command(what: Launch) -> list[str]:
     if not what.spec.boot:
         tool += ["--", "/bin/sh", "-c", _READY, "sh", *(what.spec.command or IDLE)]
     return ["unshare", "--mount", "/bin/sh", "-ec", f"{gathering(what)}\nexec {shlex.join(tool)}"]
-
-
-def _await(told: int, what: Launch, tool: subprocess.Popen[bytes], deadline: Deadline) -> None:
-    """Wait for the word of the machine's first shell, or for the end of all that could say it."""
-    if not select.select([told], [], [], deadline.remaining())[0]:
-        deadline.check("waiting for LXC", hint=f"its last lines: {what.said()[-500:]}")
-    if not os.read(told, 1):
-        _ended(what, tool)
 
 
 def _ended(what: Launch, tool: subprocess.Popen[bytes]) -> NoReturn:

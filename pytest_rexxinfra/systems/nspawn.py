@@ -19,6 +19,7 @@ from .launch import IDLE, Launch
 from .layers import outside
 from .rooted import inside
 from .rootfs_driver import RootfsDriver
+from .starter import Starter
 
 _SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 _GETENT = ("/usr/bin/getent", "/bin/getent")
@@ -43,7 +44,7 @@ class NspawnDriver(RootfsDriver):
         said = run_tool(["systemd-nspawn", "--version"], deadline=Deadline(10), where=self.name)
         return " ".join(said.split()[:2])
 
-    def launch(self, what: Launch, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
+    def launch(self, what: Launch, starter: Starter, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
         with _Notifications(what.folder) as notifications:
             environment = {
                 **what.spec.env,
@@ -51,7 +52,7 @@ class NspawnDriver(RootfsDriver):
                 "NOTIFY_SOCKET": f"/proc/1/cwd/{_NOTIFY}",
                 "SYSTEMD_LOG_TARGET": "console",
             }
-            tool = what.spawn(_command(what), environment)
+            tool = starter.become(what.holder, _command(what), environment)
             try:
                 leader = notifications.wait(tool, what, deadline)
             except BaseException:

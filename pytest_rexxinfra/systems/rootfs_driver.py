@@ -14,7 +14,7 @@ import signal
 import subprocess
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -43,6 +43,7 @@ from .rootfs_copies import Copies
 from .rootfs_networks import Networks
 from .rootfs_record import ALONE, RootfsRecord
 from .sandbox import HOLD, unshare_command
+from .starter import Starter
 
 _ROOT = Account("root", 0, 0, "/root")
 _LOG = "main.log"
@@ -105,8 +106,8 @@ class RootfsDriver(Driver):
         self._pulses: dict[str, Pulse] = {}
 
     @abstractmethod
-    def launch(self, what: Launch, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
-        """Start the system's tool with `Launch.spawn`, and wait until commands can run in the machine.
+    def launch(self, what: Launch, starter: Starter, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
+        """Let the ``starter`` become the system's tool, and wait until commands can run in the machine.
 
         Returns the tool's process, and the pid of the machine's process 1 as the controller sees it. When it
         raises, the caller ends what was started.
@@ -202,9 +203,20 @@ class RootfsDriver(Driver):
         folder = self.shelf.folder(machine)
         group = Cgroup(record.cgroup)
         group.make(spec.memory, spec.cpus, spec.pids)
-        if spec.user is None:
-            waiting = EnteredStream.waiting(group.joining(), _environment(_ROOT, spec))
-            self._waiting[machine.lease] = self._given(waiting, record, _ROOT)
+        with self._starter(machine, record) as starter:
+            if spec.user is None:
+                waiting = EnteredStream.waiting(group.joining(), _environment(_ROOT, spec))
+                self._waiting[machine.lease] = self._given(waiting, record, _ROOT)
+            record = self._hold(machine, record, spec, deadline, like)
+            record = self._networks.connect(machine, record, deadline)
+            record.write(folder)
+            self._launch(machine, record, spec, starter, deadline)
+
+    def _hold(
+        self, machine: Resource, record: RootfsRecord, spec: Spec, deadline: Deadline, like: RootfsRecord | None
+    ) -> RootfsRecord:
+        """Start the holder of a machine, and mount its root there."""
+        folder = self.shelf.folder(machine)
         layers = self._layers(record, spec)
         layers.place.mkdir(exist_ok=True)
         script = [
@@ -223,15 +235,18 @@ class RootfsDriver(Driver):
         if like:
             self._copies.clone(like, record, deadline)
             run_held(record.pid, layers.mount(0), deadline, self.name)
-        record = self._networks.connect(machine, record, deadline)
-        record.write(folder)
-        self._launch(machine, record, spec, deadline)
+        return record
+
+    def _starter(self, machine: Resource, record: RootfsRecord) -> AbstractContextManager[Starter]:
+        return closing(Starter(Cgroup(record.cgroup), self.shelf.folder(machine) / _LOG))
 
     def _layers(self, record: RootfsRecord, spec: Spec) -> Layers:
         layers = layers_of(self.shelf, record)
         return layers if self.binds_itself else replace(layers, binds=tuple(binds(self.shelf, record, spec)))
 
-    def _launch(self, machine: Resource, record: RootfsRecord, spec: Spec, deadline: Deadline) -> None:
+    def _launch(
+        self, machine: Resource, record: RootfsRecord, spec: Spec, starter: Starter, deadline: Deadline
+    ) -> None:
         """Start the machine's own processes on the root of its generation."""
         folder = self.shelf.folder(machine)
         self._networks.write_names(record)
@@ -248,7 +263,7 @@ class RootfsDriver(Driver):
             cgroup=Cgroup(record.cgroup),
             log=folder / _LOG,
         )
-        tool, leader = self.launch(what, deadline)
+        tool, leader = self.launch(what, starter, deadline)
         self._processes.started(machine.lease, tool)
         record.led_by(leader, tool.pid).write(folder)
 
@@ -438,7 +453,8 @@ class RootfsDriver(Driver):
     def start(self, machine: Resource, deadline: Deadline) -> None:
         record = self._held(machine)
         if not record.running:
-            self._launch(machine, record, self._spec(machine), deadline)
+            with self._starter(machine, record) as starter:
+                self._launch(machine, record, self._spec(machine), starter, deadline)
 
     def _spec(self, machine: Resource) -> Spec:
         if machine.lease not in self._specs:
@@ -483,7 +499,8 @@ class RootfsDriver(Driver):
         self._copies.bring_back(following, name, deadline)
         run_held(record.pid, layers.mount(following.generation), deadline, self.name)
         following.write(self.shelf.folder(machine))
-        self._launch(machine, following, spec, deadline)
+        with self._starter(machine, record) as starter:
+            self._launch(machine, following, spec, starter, deadline)
         run_held(record.pid, layers.unmount(record.generation), deadline, self.name)
         layers.remove(outside(record.pid, layers.folder(record.generation)), deadline)
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..tools import program
+
 _PSEUDO = ("/proc", "/sys", "/dev")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEVICE_LINKS = ("fd", "stdin", "stdout", "stderr")
@@ -242,7 +244,7 @@ def unshare_command(*, rootless: bool, network: bool) -> list[str]:
 
 def enter_command(pid: int, *, rootless: bool, network: bool) -> list[str]:
     """The command that starts a program inside a sandbox, given the pid of its process 1."""
-    command = ["nsenter", f"--target={pid}", "--mount", "--pid", "--ipc", "--uts", "--root", "--wd"]
+    command = [program("nsenter"), f"--target={pid}", "--mount", "--pid", "--ipc", "--uts", "--root", "--wd"]
     if rootless:
         command += ["--user", "--preserve-credentials"]
     if not network:

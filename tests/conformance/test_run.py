@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -103,6 +104,10 @@ def test_environment_and_directory(shared: Machine) -> None:
     value = 'it\'s $HOME "and" `more`\nsecond line'
     result = shared.run('printf %s "$ODD"; pwd >&2', env={"ODD": value}, cwd="/usr")
     assert (result.stdout, result.stderr) == (value, "/usr\n")
+
+
+def test_search_path_of_the_machine_alone(make: Callable[..., Machine]) -> None:
+    assert make(env={"PATH": "/nowhere"}).run("echo $PATH").lines == ["/nowhere"]
 
 
 def test_environment_is_not_in_the_arguments_of_any_process(shared: Machine) -> None:
