@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from ..deadline import Deadline
 from .stream import STDERR, STDOUT, Chunk
-from .websocket import BINARY, TEXT, WebSocket
+from .websocket import WebSocket
 
 _WRITE_SIZE = 1 << 16
 
@@ -49,10 +49,11 @@ class IncusStream:
             poll.register(descriptor, select.POLLIN)
         if self._heard:
             poll.register(self._stdin, select.POLLIN | (select.POLLOUT if outgoing or self._stdin.sending else 0))
-        ready = dict(poll.poll(None if timeout is None else timeout * 1000))
+        early = {descriptor: select.POLLIN for descriptor, (_, socket) in self._outputs.items() if socket.waiting}
+        ready = early | dict(poll.poll(0 if early else None if timeout is None else timeout * 1000))
         chunks = [chunk for descriptor in ready if descriptor in self._outputs for chunk in self._read(descriptor)]
         event = ready.get(self._stdin.fileno(), 0)
-        if event & ~select.POLLOUT and any(kind not in (BINARY, TEXT) for kind, _ in self._stdin.read()):
+        if event & ~select.POLLOUT and None in self._stdin.read():
             self._input_open = self._heard = False
         if event & select.POLLOUT and self._heard:
             return self._write(outgoing), chunks
@@ -64,7 +65,7 @@ class IncusStream:
                 self._stdin.flush()
                 return 0
             piece = bytes(outgoing[:_WRITE_SIZE])
-            self._stdin.write(BINARY, piece)
+            self._stdin.write(piece)
         except OSError:
             self._input_open = self._heard = False
             return len(outgoing)
@@ -73,8 +74,8 @@ class IncusStream:
     def _read(self, descriptor: int) -> list[Chunk]:
         which, socket = self._outputs[descriptor]
         chunks: list[Chunk] = []
-        for kind, data in socket.read():
-            if kind != BINARY:
+        for data in socket.read():
+            if not isinstance(data, bytes):
                 del self._outputs[descriptor]
                 return [*chunks, (which, b"")]
             if data:
@@ -85,7 +86,7 @@ class IncusStream:
         if self._input_open:
             self._input_open = False
             with suppress(OSError):
-                self._stdin.write(TEXT, b"")
+                self._stdin.write("")
 
     def wait(self, deadline: Deadline) -> int:
         status = self._status(deadline)

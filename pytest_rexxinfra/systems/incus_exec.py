@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from ..channels.incus import IncusStream
 from ..channels.stream import Stream, drain
-from ..channels.websocket import TEXT
 from ..deadline import Deadline
 from ..errors import ChannelClosed, RexxInfraError
 from .incus_api import IncusApi, Refused, place
@@ -36,7 +35,7 @@ exec >&- 2>&-
 wait $one $other
 exit $status
 """
-_KILL = json.dumps({"command": "signal", "signal": 9}).encode()
+_KILL = json.dumps({"command": "signal", "signal": 9})
 
 
 def execute(api: IncusApi, name: str, argv: Sequence[str], who: Account = ROOT) -> Stream:
@@ -66,7 +65,7 @@ def execute(api: IncusApi, name: str, argv: Sequence[str], who: Account = ROOT) 
     def kill() -> None:
         with suppress(RexxInfraError, OSError):
             control = api.websocket(number, secrets["control"])
-            control.write(TEXT, _KILL)
+            control.write(_KILL)
             control.close()
 
     return IncusStream(stdin, stdout, stderr, status, kill)
