@@ -92,12 +92,12 @@ def container(tool: str, image: str, label: str) -> float:
         run(tool, "rm", "--force", name, env=env)
 
 
-def nspawn(folder: Path, rootfs: Path) -> float:
+def nspawn(folder: Path, rootfs: Path, *options: str) -> float:
     """An overlay by hand and ``systemd-nspawn`` of a command."""
     started = time.perf_counter()
     with overlay(folder, rootfs) as root:
         mounted = time.perf_counter() - started
-        return mounted + until_ready(_nspawn(root) + list(_SAY_READY))
+        return mounted + until_ready([*_nspawn(root), *options, *_SAY_READY])
 
 
 def nspawn_volatile(rootfs: Path) -> float:
@@ -150,7 +150,7 @@ _LXC = """\
 lxc.include = /usr/share/lxc/config/common.conf
 lxc.apparmor.profile = unconfined
 lxc.uts.name = raw
-lxc.net.0.type = empty
+lxc.net.0.type = {network}
 lxc.rootfs.path = dir:{root}
 """
 
@@ -164,7 +164,7 @@ class RawLxc:
         self._root.parent.mkdir(parents=True)
         # lxc-copy takes only a root file system that lies below its container.
         run("cp", "--archive", str(rootfs), str(self._root))
-        config = f"{_LXC.format(root=self._root)}lxc.init.cmd = /bin/sleep 86400\n"
+        config = f"{_LXC.format(root=self._root, network='empty')}lxc.init.cmd = /bin/sleep 86400\n"
         (self._path / "base" / "config").write_text(config)
 
     def copied(self) -> float:
@@ -180,13 +180,13 @@ class RawLxc:
         finally:
             subprocess.run(["lxc-destroy", *where, "-f", "-n", name], check=False, capture_output=True)
 
-    def executed(self) -> float:
+    def executed(self, network: str = "empty") -> float:
         """An overlay by hand and ``lxc-execute`` of a command."""
         name = f"raw-{secrets.token_hex(4)}"
         started = time.perf_counter()
         with overlay(self._path, self._root) as root:
             config = self._path / f"{name}.conf"
-            config.write_text(_LXC.format(root=root))
+            config.write_text(_LXC.format(root=root, network=network))
             mounted = time.perf_counter() - started
             command = ["lxc-execute", "-P", str(self._path), "-n", name, "-f", str(config), "--", *_SAY_READY]
             try:

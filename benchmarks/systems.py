@@ -39,10 +39,12 @@ def _ways(bench: Bench) -> Mapping[str, Mapping[str, Case]]:
         "podman": {"podman run": lambda: raw.container("podman", _image(bench, "podman"), bench.label)},
         "nspawn": {
             "overlay, systemd-nspawn": lambda: raw.nspawn(bench.folder, rootfs),
+            "the same --network-veth": lambda: raw.nspawn(bench.folder, rootfs, "--network-veth"),
             "systemd-nspawn --volatile=overlay": lambda: raw.nspawn_volatile(rootfs),
         },
         "lxc": {
             "overlay, lxc-execute": lxc.executed,
+            "the same with a veth": lambda: lxc.executed("veth"),
             "lxc-copy, lxc-start, lxc-attach": lxc.copied,
         },
         "incus": {"incus launch, exec": lambda: raw.incus(_image(bench, "incus"))},

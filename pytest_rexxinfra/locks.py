@@ -12,13 +12,15 @@ from .deadline import Deadline
 
 
 @contextmanager
-def locked(path: Path, *, deadline: Deadline, what: str) -> Iterator[None]:
+def locked(path: Path, *, deadline: Deadline, what: str, make_folder: bool = True) -> Iterator[None]:
     """Hold the file lock ``path`` for the block.
 
     The lock ends with its process, however that dies; the empty file stays. Raises `DeadlineExceeded`
-    naming ``what`` when another holder keeps it longer than the deadline.
+    naming ``what`` when another holder keeps it longer than the deadline, and without ``make_folder``
+    `FileNotFoundError` when the folder of ``path`` is not there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         deadline.wait_for(
             lambda: try_lock(file.fileno()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from ..deadline import Deadline
@@ -61,15 +61,23 @@ class Networks:
     def _named(self, name: str, deadline: Deadline) -> Iterator[RootfsRecord]:
         """The network of that name, while nobody else joins it."""
         folder = self._shelf.place / name
-        network = RootfsRecord.read(folder)
+        self._there(name)
+        with ExitStack() as lock:
+            with suppress(FileNotFoundError):
+                lock.enter_context(
+                    locked(folder / "lock", deadline=deadline, what=f"the network {name}", make_folder=False)
+                )
+            yield self._there(name)
+
+    def _there(self, name: str) -> RootfsRecord:
+        network = RootfsRecord.read(self._shelf.place / name)
         if network is None or not network.held:
             raise UsageError(
                 f"there is no network {name!r}",
                 where=self._shelf.system,
                 hint="provision.network() or lab.network() makes one",
             )
-        with locked(folder / "lock", deadline=deadline, what=f"the network {name}"):
-            yield network
+        return network
 
     def _members(self, network: str) -> list[RootfsRecord]:
         return [each for each in self._shelf.records() if each.network == network and each.held and each.address]

@@ -88,6 +88,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     monkeypatch.setenv("REXX_LEDGER", str(tmp_path / "ledger.sqlite3"))
     monkeypatch.setenv("REXX_LOCAL_ISOLATION", "directory")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    monkeypatch.setenv("CONTAINER_HOST", "tcp://127.0.0.1:9")
+    monkeypatch.setenv("INCUS_SOCKET", str(tmp_path / "no-incus"))
     return Ledger()
 
 
