@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
+from ipaddress import IPv4Interface
 from typing import Any, ClassVar
 
 from docker.errors import NotFound
@@ -23,6 +24,7 @@ from . import podman_names
 from .base import Availability, Surroundings
 from .container_engine import LEASED, EngineDriver
 from .podman_engine import PodmanEngine
+from .podman_isolation import isolate
 from .podman_spec import container_spec, quadlet
 from .podman_watchers import end_watchers
 
@@ -88,36 +90,40 @@ class PodmanDriver(EngineDriver):
         return str(self.engine.libpod("POST", "/containers/create", json=body).json()["Id"])
 
     def _started(self, machine: Resource, spec: Spec, deadline: Deadline) -> None:
-        if spec.hostname and not spec.pod and spec.network not in (None, "none", "host"):
-            self._be_found(machine, spec.hostname, spec.network, deadline)
+        shared = spec.hostname and not spec.pod and spec.network not in (None, "none", "host")
+        if shared and self.engine.enters_networks:
+            assert spec.hostname
+            assert spec.network
+            found = self._be_found(machine, spec.hostname, spec.network, deadline)
+            if found["State"]["Pid"]:
+                place = found["NetworkSettings"]["Networks"][spec.network]
+                address = IPv4Interface(f"{place['IPAddress']}/{place['IPPrefixLen']}")
+                isolate(self.engine.enter_network(found["State"]["Pid"]), address, deadline)
         super()._started(machine, spec, deadline)
 
-    def _be_found(self, machine: Resource, name: str, network: str, deadline: Deadline) -> None:
-        """Wait until the machines of a network find this one by its name.
+    def _be_found(self, machine: Resource, name: str, network: str, deadline: Deadline) -> Mapping[str, Any]:
+        """Wait until the machines of a network find this one by its name, unless it ends; what podman then knows of it.
 
         The network's name server may just be ending, because nobody else was left, when it is told of the
         machine. Only one that joins a network brings it back.
         """
-        if not self.engine.enters_networks:
-            return
         program = [sys.executable, "-I", "-S", podman_names.__file__]
 
-        def found() -> bool:
+        def found() -> Mapping[str, Any] | None:
             with self.engine.translated("looking for the name server", machine.name):
-                state = self.engine.api.inspect_container(machine.name)
-            server = state["NetworkSettings"]["Networks"][network]["Gateway"]
-            entering = self.engine.enter_network(state["State"]["Pid"]) if state["State"]["Pid"] else None
-            if entering is None:
-                return True
+                container: Mapping[str, Any] = self.engine.api.inspect_container(machine.name)
+            pid = container["State"]["Pid"]
+            server = container["NetworkSettings"]["Networks"][network]["Gateway"]
             wanted = [server, f"{name}.dns.podman", str(_NAMING)]
-            if subprocess.run([*entering, *program, *wanted], capture_output=True, check=False).returncode == 0:
-                return True
+            asking = [*self.engine.enter_network(pid), *program, *wanted]
+            if not pid or subprocess.run(asking, capture_output=True, check=False).returncode == 0:
+                return container
             with self.engine.translated("joining the network again", machine.name):
                 self.engine.api.disconnect_container_from_network(machine.name, network)
                 self.engine.api.connect_container_to_network(machine.name, network, aliases=[name])
-            return False
+            return None
 
-        deadline.within(_FINDING).wait_for(
+        return deadline.within(_FINDING).wait_for(
             found, f"{network} to know {name}", hint="apt-get install -y netavark aardvark-dns"
         )
 

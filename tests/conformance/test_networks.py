@@ -62,8 +62,18 @@ def test_by_name_and_nobody_else(way: Way, lacks: Lacks, club: Club) -> None:
     assert address
     assert _fetch(client, address) == "served"
     assert _fetch(stranger, address) == ""
-    # Netavark isolates networks from each other, but not from podman's default network: see the page of podman.
+    # Nobody keeps machines of the default network of podman from others: see its page.
     assert _fetch(alone, address) == ("served" if way.name == "podman" else "")
+
+
+def test_networks_stay_apart_when_another_goes(lab: Lab, lacks: Lacks, club: Club) -> None:
+    if lacks(Capability.NETWORKS):
+        return
+    web, stranger = club.server("web", club.network("one")), club.member("stranger", club.network("two"))
+    lab.destroy(club.member("passer-by", club.network("three")))
+    address = web.status.address
+    assert address
+    assert _fetch(stranger, address) == ""
 
 
 def test_same_names_in_two_networks(lacks: Lacks, club: Club) -> None:
