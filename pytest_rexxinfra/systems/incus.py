@@ -340,7 +340,13 @@ class IncusDriver(Driver):
         if main == "boot":
             return self._said(machine, Deadline(60), ["journalctl", "--no-pager", "--boot"])
         query = urlencode({"path": log_of(machine)})
-        return self.api.raw(f"{path}/files?{query}").decode("utf-8", "replace")
+        try:
+            return self.api.raw(f"{path}/files?{query}").decode("utf-8", "replace")
+        except Refused as refusal:
+            if refusal.code != NOT_FOUND:
+                raise
+            # The main process has only just been started, and has no log yet.
+            return ""
 
     def stop(self, machine: Resource, deadline: Deadline) -> None:
         spec = self._specs.get(machine.lease, Spec())

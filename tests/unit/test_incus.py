@@ -148,6 +148,12 @@ def test_the_last_words_of_a_main_process(lab: Lab) -> None:
         lab.provision(spec=Spec.of(command="echo cannot go on >&2; exit 1")).run("sleep 10")
 
 
+def test_a_main_process_that_has_no_log_yet(make: Callable[..., Machine]) -> None:
+    machine = make(command="sleep 1000")
+    machine.wait_until("rm /var/log/rexxinfra-*.log")
+    assert machine.logs() == ""
+
+
 def test_a_paused_machine_says_so_to_new_commands(driver: IncusDriver, make: Callable[..., Machine]) -> None:
     machine = make()
     machine.pause()
