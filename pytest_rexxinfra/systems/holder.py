@@ -21,6 +21,9 @@ BEGIN_NETWORK = 'set -e\nread -r pid _ </proc/self/stat\necho "$pid"'
 BEGIN = f"{BEGIN_NETWORK}\nmount -t proc proc /proc"
 """How the script of a holder begins that mounts a machine's root."""
 
+_LONGEST = 1 << 16
+"""Bytes of a script that is an argument; the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN)."""
+
 
 class Holder:
     """The process that keeps a sandbox's namespaces; when it ends, so does everything in them.
@@ -31,9 +34,11 @@ class Holder:
 
     def __init__(self, command: Sequence[str], script: str, deadline: Deadline) -> None:
         self.pid = 0
+        text = script.encode("utf-8", "surrogateescape")
+        words = script if len(text) <= _LONGEST else f'eval "$(head -c {len(text)})"'
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
-                [*command, "/bin/sh", "-c", script],
+                [*command, "/bin/sh", "-c", words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
@@ -42,6 +47,8 @@ class Holder:
                 start_new_session=True,
             )
             try:
+                if words is not script:
+                    self._tell(text)
                 self.pid = self._await_ready(deadline)
             except BaseException as failure:
                 self.kill()
@@ -55,6 +62,13 @@ class Holder:
                         hint="rexxinfra doctor says which isolation works here",
                     ) from failure
                 raise
+
+    def _tell(self, script: bytes) -> None:
+        """Send a script that is too long for an argument; what is read after it is the pipe of the holder's life."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(script)
+            self._process.stdin.flush()
 
     def _await_ready(self, deadline: Deadline) -> int:
         assert self._process.stdout is not None

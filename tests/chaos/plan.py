@@ -153,6 +153,11 @@ def plan(number: int, seed: str, terrain: Terrain) -> Plan:
 
 
 def plans(seed: str, terrain: Terrain, count: int | None = None) -> list[Plan]:
-    """The first ``count`` runs; as many as the terrain has rounds by default."""
-    count = len(strokes(terrain)) * terrain.rounds if count is None else count
-    return [plan(number, seed, terrain) for number in range(count)]
+    """The first ``count`` runs; as many as the terrain has rounds by default.
+
+    Fewer than one round are spread over victims and phases by a step that divides no number of strokes.
+    """
+    each = len(strokes(terrain))
+    count = int(each * terrain.rounds) if count is None else count
+    numbers = range(count) if count >= each else [2 * turn * each + 5 * turn % each for turn in range(count)]
+    return [plan(number, seed, terrain) for number in numbers]

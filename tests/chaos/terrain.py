@@ -16,7 +16,7 @@ class Terrain:
     """What the inner runs of one campaign are told, and where they are.
 
     ``place`` makes a place of our own in a folder, unless ``obstacle`` names something against it; then
-    ``shared`` gives one that is there anyway. With ``rounds`` every stroke comes so often by default.
+    ``shared`` gives one that is there anyway. With ``rounds`` every stroke, or that part of them, comes by default.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Terrain:
     place: Callable[[Path], Place]
     obstacle: Callable[[], str | None]
     shared: Callable[[], Place] | None = None
-    rounds: int = 1
+    rounds: float = 0.5
 
 
 _ALL = (

@@ -131,7 +131,10 @@ def test_follow(log: Path, tmp_path: Path) -> None:
     """Also what comes after the log was full, and only complete lines."""
     out = tmp_path / "out"
     with out.open("wb") as file:
-        following = subprocess.Popen([*COMMAND, "-f", "--json", "--action", "command"], stdout=file)
+        # Whoever started the tests may ignore the signal.
+        following = subprocess.Popen(
+            ["env", "--default-signal=INT", *COMMAND, "-f", "--json", "--action", "command"], stdout=file
+        )
     try:
 
         def waited_for(count: int) -> list[str]:
