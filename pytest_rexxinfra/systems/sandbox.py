@@ -21,6 +21,7 @@ _DEVICE_LINKS = ("fd", "stdin", "stdout", "stderr")
 _NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
 _KERNEL_SETTINGS = ("sys", "sysrq-trigger", "irq", "bus")
 _WIDE = ("/usr/local", "/usr/share", "/var/lib", "/var/cache")
+_SCRATCH = ("/tmp", "/var/tmp")
 _TMPFS_DEPTH = 2
 _SMALL_FILE = 1 << 20
 _MOST_OVERLAYS = 200
@@ -112,8 +113,10 @@ class Sandbox:
         """Show the entries of a directory, each directory as an overlay of its own.
 
         The kernel lets an ordinary user overlay only directories without mounts below them
-        (``has_locked_children``), so a directory that has some is shown entry by entry.
+        (``has_locked_children``), so a directory that has some is shown entry by entry. Those come last, and of
+        them the ones that anybody may have filled: there are only so many overlays.
         """
+        crowded: dict[str, list[Mount]] = {}
         for entry in sorted(os.scandir(folder), key=lambda each: each.name):
             name = entry.path.lstrip("/")
             if entry.is_symlink():
@@ -125,11 +128,13 @@ class Sandbox:
                     continue
                 below = [mount for mount in mounts if mount.path.startswith(f"{entry.path}/")]
                 if below:
-                    self._show(Path(entry.path), below)
+                    crowded[entry.path] = below
                 elif not any(mount.path == entry.path for mount in mounts):
                     self._own(entry.path, self._overlay(entry.path, name))
             elif entry.is_file() and entry.stat().st_size <= _SMALL_FILE and os.access(entry.path, os.R_OK):
                 self._copied_files.append(entry.path)
+        for path in sorted(crowded, key=lambda each: each in _SCRATCH):
+            self._show(Path(path), crowded[path])
 
     def _own(self, lower: str, upper: str) -> None:
         """Let an ordinary user add to, and delete from, the directories just below an overlay.
