@@ -370,9 +370,8 @@ class Lab:
 
     def _reused(self, driver: Driver, spec: Spec, name: str) -> Machine | None:
         """A kept machine made from the same spec, reset; ``None`` when there is none, or none that can be had."""
-        if Capability.RESET not in driver.capabilities or spec.volumes or spec.network not in (None, "none"):
-            return None
-        if spec.pod:
+        shares = spec.volumes or spec.pod or spec.network not in (None, "none")
+        if shares or Capability.RESET not in driver.capabilities:
             return None
         deadline = Deadline(self.settings.provision_timeout)
         digest = spec.digest(driver.prepare(spec, Deadline(self.settings.build_timeout)))

@@ -186,6 +186,11 @@ class Spec:
             )
         return cls(**wishes)
 
+    @property
+    def shared_network(self) -> str | None:
+        """The network of the lab that the machine is in with others, if any."""
+        return None if self.network in ("none", "host") else self.network
+
     def but(self, **changes: Any) -> Spec:
         """The same spec with some fields replaced."""
         return replace(self, **changes)
@@ -207,7 +212,7 @@ class Spec:
             Capability.IMAGES: self.image,
             Capability.LIMITS: self.memory or self.cpus or self.pids,
             Capability.NETWORK_NONE: self.network == "none",
-            Capability.NETWORKS: self.network not in (None, "none", "host"),
+            Capability.NETWORKS: self.shared_network,
             Capability.HOST_NETWORK: self.network == "host",
             Capability.HOST_PID: self.host_pid,
             Capability.PRIVILEGED: self.privileged,

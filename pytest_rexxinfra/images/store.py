@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..deadline import Deadline
 from ..errors import CommandFailed, DeadlineExceeded, ImageError
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _METADATA = "image.json"
 _TAR = "rootfs.tar"
 _ROOTFS = "rootfs"
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
 _AS_MAPPED = ("--exclude=./dev/*", "--exclude=dev/*", "--anchored", "--xattrs", "--xattrs-include=security.capability")
 """A container's root may make no devices; its own capabilities of files are other than the controller's."""
 _UNPACK_SECONDS = 600.0
@@ -53,6 +54,14 @@ class RootfsImage:
     created: float
     node: str | None
     arch: str
+
+
+class Archive(NamedTuple):
+    """A root file system in a tar, and the SHA-256 of that file."""
+
+    path: Path
+    name: str
+    digest: str
 
 
 class ImageStore:
@@ -107,6 +116,20 @@ class ImageStore:
             raise ImageError(f"there is no image {name_or_path!r}", hint=f"images: {', '.join(sorted(known))}")
         return image
 
+    def archive(self, wanted: str, deadline: Deadline) -> Archive | None:
+        """What an engine can import: the tar of a recipe's image, or a user's own; ``None`` when it is neither.
+
+        Raises what `find` and `ensure` raise.
+        """
+        recipe = self.find(wanted)
+        if recipe is not None:
+            image = self.ensure(recipe, deadline)
+            return Archive(image.tar, image.name, image.digest)
+        path = Path(wanted)
+        if wanted.endswith(_ARCHIVES) and path.is_file():
+            return Archive(path, "rootfs", _digest(path))
+        return None
+
     def commit(self, name: str, pack: Callable[[Path], None], deadline: Deadline) -> RootfsImage:
         """Save a root file system under a name, which `obtain` finds; an older one of that name is replaced.
 
@@ -121,20 +144,7 @@ class ImageStore:
             new.mkdir()
             tar = new / _TAR
             pack(tar)
-            image = RootfsImage(
-                name=name,
-                key=key,
-                digest=_digest(tar),
-                tar=home / _TAR,
-                size=tar.stat().st_size,
-                created=time.time(),
-                node=None,
-                arch=host_arch(),
-            )
-            _save(image, new)
-            self._discard(home, key)
-            new.rename(home)
-        return image
+            return self._keep(tar, home, name, key)
 
     def _committed(self, name: str) -> Path:
         return self.root / f"committed-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
@@ -228,20 +238,23 @@ class ImageStore:
                     hint=error.hint,
                     where=where,
                 ) from error
-            tar = made.rename(new / _TAR)
-            image = RootfsImage(
-                name=recipe.name,
-                key=key,
-                digest=_digest(tar),
-                tar=home / _TAR,
-                size=tar.stat().st_size,
-                created=time.time(),
-                node=node,
-                arch=host_arch(),
-            )
-            _save(image, new)
-            self._discard(home, key)
-            new.rename(home)
+            return self._keep(made.rename(new / _TAR), home, recipe.name, key, node)
+
+    def _keep(self, tar: Path, home: Path, name: str, key: str, node: str | None = None) -> RootfsImage:
+        """Let the folder of a new tar become the image's home, in place of an older one."""
+        image = RootfsImage(
+            name=name,
+            key=key,
+            digest=_digest(tar),
+            tar=home / _TAR,
+            size=tar.stat().st_size,
+            created=time.time(),
+            node=node,
+            arch=host_arch(),
+        )
+        _save(image, tar.parent)
+        self._discard(home, key)
+        tar.parent.rename(home)
         return image
 
     @contextmanager

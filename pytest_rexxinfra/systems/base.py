@@ -9,13 +9,37 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from ..channels.stream import Stream
 from ..deadline import Deadline
-from ..errors import Unsupported
+from ..errors import ProvisionError, Unsupported
 from ..events import Events
 from ..model import Capability, CommandResult, Kind, Resource, Spec, Stats, Status
 
 if TYPE_CHECKING:
     from ..images import ImageStore
     from ..kube import PodManifest
+
+
+CONTAINER = frozenset(
+    {
+        Capability.CLONE,
+        Capability.COMMIT,
+        Capability.HEALTH,
+        Capability.HOSTNAME,
+        Capability.IMAGES,
+        Capability.LOGS,
+        Capability.MAIN_PROCESS,
+        Capability.NETWORK_NONE,
+        Capability.PAUSE,
+        Capability.PORTS,
+        Capability.PRIVILEGED,
+        Capability.RESET,
+        Capability.RESTART,
+        Capability.SNAPSHOT,
+        Capability.STATS,
+        Capability.USERS,
+        Capability.VOLUMES,
+    }
+)
+"""What every system can do whose machines are containers made from images."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +278,14 @@ class Driver(ABC):
     def bake(self, machine: Resource, key: str, deadline: Deadline) -> str:
         """Save a machine that was prepared for ``key``, to be found by `baked`."""
         self._cannot(Capability.BAKE)
+
+    def without_systemd(self, where: str) -> ProvisionError:
+        """The refusal to boot an image that has no systemd."""
+        return ProvisionError(
+            "the image has no systemd that could boot",
+            where=where,
+            hint=f"take one that has, for example {self.boot_image}",
+        )
 
     def _cannot(self, what: str) -> NoReturn:
         raise Unsupported(f"{self.name} has no {what}", where=self.name, hint="capabilities: rexxinfra doctor")

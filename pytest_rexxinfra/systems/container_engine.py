@@ -16,7 +16,7 @@ from ..channels.stream import Stream, drain
 from ..deadline import Deadline
 from ..errors import CommandFailed, MachineDied, ProvisionError, RexxInfraError, SystemUnavailable, UsageError
 from ..model import LABEL_PREFIX, Capability, CommandResult, Kind, Phase, Resource, Spec, Stats, Status
-from .base import Availability, Driver, Surroundings
+from .base import CONTAINER, Availability, Driver, Surroundings
 from .cgroup import Cgroup
 from .engine import Engine, explanation
 from .engine_config import SHELL, container_config, image_label
@@ -35,32 +35,13 @@ _ENDED = ("is not running", "on running containers")
 _READING = 30.0
 """Seconds that it may take to read a machine's journal."""
 
-_CAPABILITIES = frozenset(
-    {
-        Capability.IMAGES,
-        Capability.BAKE,
-        Capability.CLONE,
-        Capability.COMMIT,
-        Capability.LIMITS,
-        Capability.LOGS,
-        Capability.MAIN_PROCESS,
-        Capability.HEALTH,
-        Capability.HOST_NETWORK,
-        Capability.HOST_PID,
-        Capability.HOSTNAME,
-        Capability.NETWORK_NONE,
-        Capability.NETWORKS,
-        Capability.PAUSE,
-        Capability.PORTS,
-        Capability.PRIVILEGED,
-        Capability.RESET,
-        Capability.RESTART,
-        Capability.SNAPSHOT,
-        Capability.STATS,
-        Capability.USERS,
-        Capability.VOLUMES,
-    }
-)
+_CAPABILITIES = CONTAINER | {
+    Capability.BAKE,
+    Capability.HOST_NETWORK,
+    Capability.HOST_PID,
+    Capability.LIMITS,
+    Capability.NETWORKS,
+}
 _NEED_LIMITS = {Capability.LIMITS, Capability.PAUSE, Capability.STATS}
 """What needs control groups."""
 
@@ -157,11 +138,7 @@ class EngineDriver(Driver):
         try:
             self._must(machine, deadline, ["/bin/sh", "-c", "command -v systemctl"])
         except CommandFailed as error:
-            raise ProvisionError(
-                "the image has no systemd that could boot",
-                where=self._where(machine),
-                hint=f"take one that has, for example {self.boot_image}",
-            ) from error
+            raise self.without_systemd(self._where(machine)) from error
 
         def up() -> bool:
             stream = self.open(machine, ["systemctl", "is-system-running", "--wait"], deadline)

@@ -78,6 +78,6 @@ def container_config(spec: Spec, lease: Resource, image: str, attached: bool, on
         }
     if spec.network:
         host["NetworkMode"] = spec.network
-        if spec.network not in ("none", "host") and spec.hostname:
-            config["NetworkingConfig"] = {"EndpointsConfig": {spec.network: {"Aliases": [spec.hostname]}}}
+    if spec.shared_network and spec.hostname:
+        config["NetworkingConfig"] = {"EndpointsConfig": {spec.shared_network: {"Aliases": [spec.hostname]}}}
     return config

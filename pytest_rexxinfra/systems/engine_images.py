@@ -14,6 +14,7 @@ from docker.errors import APIError, ImageNotFound
 
 from ..deadline import Deadline
 from ..errors import ImageError
+from ..images.store import Archive
 from ..locks import locked
 from ..model import LABEL_PREFIX
 from ..paths import cache_dir
@@ -23,7 +24,6 @@ from .engine import Engine, explanation
 _BAKED = "rexxinfra/baked"
 _BAKED_KEPT = 12
 _IMPORTS_KEPT = 3
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
 
 
 class EngineImages:
@@ -42,15 +42,10 @@ class EngineImages:
 
         Raises `ImageError`.
         """
-        recipe = self._around.images.find(wanted)
-        if recipe is not None:
-            rootfs = self._around.images.ensure(recipe, deadline)
-            return self._imported(rootfs.tar, rootfs.name, rootfs.digest, deadline)
+        archive = self._around.images.archive(wanted, deadline)
+        if archive is not None:
+            return self._imported(archive, deadline)
         path = Path(wanted)
-        if wanted.endswith(_ARCHIVES) and path.is_file():
-            with path.open("rb") as archive:
-                digest = hashlib.file_digest(archive, "sha256").hexdigest()
-            return self._imported(path, "rootfs", digest, deadline)
         if (path / "Dockerfile").is_file():
             folder = path.resolve()
             tag = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
@@ -91,13 +86,14 @@ class EngineImages:
                     )
         return image
 
-    def _imported(self, archive: Path, name: str, digest: str, deadline: Deadline) -> str:
+    def _imported(self, archive: Archive, deadline: Deadline) -> str:
         """Id of the image made from a root file system archive, imported once for all processes."""
-        if digest not in self._imports:
-            self._imports[digest] = self._import(archive, name, digest, deadline)
-        return self._imports[digest]
+        if archive.digest not in self._imports:
+            self._imports[archive.digest] = self._import(archive, deadline)
+        return self._imports[archive.digest]
 
-    def _import(self, archive: Path, name: str, digest: str, deadline: Deadline) -> str:
+    def _import(self, archive: Archive, deadline: Deadline) -> str:
+        path, name, digest = archive
         repository, tag = f"rexxinfra/{name.lower()}", digest[:16]
         image = f"{repository}:{tag}"
         with locked(cache_dir() / "locks" / f"import-{tag}", deadline=deadline, what=f"the import of {name}"):
@@ -115,7 +111,7 @@ class EngineImages:
                 self._engine.patient(deadline),
             ):
                 # Podman takes the tag only as a part of the name.
-                self._engine.api.import_image_from_file(str(archive), image, changes=changes)
+                self._engine.api.import_image_from_file(str(path), image, changes=changes)
             self._trim(repository, _IMPORTS_KEPT)
             found = self._engine.image_id(image)
         if found is None:

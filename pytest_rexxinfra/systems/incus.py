@@ -27,7 +27,7 @@ from ..errors import (
 from ..locks import locked
 from ..model import Capability, Kind, Phase, Resource, Spec, Stats, Status
 from ..paths import cache_dir
-from .base import Availability, Driver, Surroundings
+from .base import CONTAINER, Availability, Driver, Surroundings
 from .health import Pulse
 from .incus_api import NOT_FOUND, IncusApi, Refused, place
 from .incus_exec import ROOT, ask, execute, of_its_own
@@ -57,30 +57,7 @@ _PHASES = {"Running": Phase.RUNNING, "Frozen": Phase.PAUSED, "Freezing": Phase.P
 _OURS = "#rexxinfra"
 _TELL = f"known=$(grep -v '{_OURS}$' /etc/hosts); {{ echo \"$known\"; cat; }} >/etc/hosts"
 _READY = "running", "degraded"
-_CAPABILITIES = frozenset(
-    {
-        Capability.BAKE,
-        Capability.BOOT,
-        Capability.CLONE,
-        Capability.COMMIT,
-        Capability.HEALTH,
-        Capability.HOSTNAME,
-        Capability.IMAGES,
-        Capability.LIMITS,
-        Capability.LOGS,
-        Capability.MAIN_PROCESS,
-        Capability.NETWORK_NONE,
-        Capability.PAUSE,
-        Capability.PORTS,
-        Capability.PRIVILEGED,
-        Capability.RESET,
-        Capability.RESTART,
-        Capability.SNAPSHOT,
-        Capability.STATS,
-        Capability.USERS,
-        Capability.VOLUMES,
-    }
-)
+_CAPABILITIES = CONTAINER | {Capability.BAKE, Capability.BOOT, Capability.LIMITS}
 _OF_ROOT = frozenset({Capability.IMPAIRMENT, Capability.NETWORKS})
 """What is done on the computer itself, beside incus."""
 
@@ -175,14 +152,14 @@ class IncusDriver(Driver):
                 raise UsageError(f"there is no volume {each.source!r}", where=self.name, hint="make it with volume()")
 
     def _wire(self, machine: Resource, spec: Spec) -> Wire | None:
-        return self.networks.join(spec.network, machine) if spec.network not in (None, "none", "host") else None
+        return self.networks.join(spec.shared_network, machine) if spec.shared_network else None
 
     def _attend(self, machine: Resource, spec: Spec, deadline: Deadline) -> None:
         """Do what a machine needs once it runs."""
         if spec.boot:
             self._await_boot(machine, deadline)
-        if spec.network not in (None, "none", "host"):
-            self._introduce(spec.network, deadline)
+        if spec.shared_network:
+            self._introduce(spec.shared_network, deadline)
 
     def _introduce(self, network: str, deadline: Deadline) -> None:
         """Tell all machines of a network who they are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import platform
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..deadline import Deadline
 from ..errors import ImageError
+from ..images.store import Archive
 from ..locks import locked
 from ..model import LABEL_PREFIX
 from ..paths import cache_dir
@@ -26,7 +26,6 @@ _GROUP = f"{LABEL_PREFIX}group"
 _BAKED = "baked"
 _BAKED_KEPT = 12
 _IMPORTS_KEPT = 3
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
 _COPY_SIZE = 1 << 20
 _SNAPSHOT = "rexxinfra-publish"
 
@@ -45,15 +44,9 @@ class IncusImages:
 
         Raises `ImageError`.
         """
-        recipe = self._around.images.find(wanted)
-        if recipe is not None:
-            rootfs = self._around.images.ensure(recipe, deadline)
-            return self._imported(rootfs.tar, rootfs.name, rootfs.digest, deadline)
-        path = Path(wanted)
-        if wanted.endswith(_ARCHIVES) and path.is_file():
-            with path.open("rb") as archive:
-                digest = hashlib.file_digest(archive, "sha256").hexdigest()
-            return self._imported(path, "rootfs", digest, deadline)
+        archive = self._around.images.archive(wanted, deadline)
+        if archive is not None:
+            return self._imported(archive, deadline)
         alias = self._api.find(place("images", "aliases", wanted))
         found = self._api.find(place("images", alias["target"] if alias else wanted))
         if found is None or found["type"] != "container":
@@ -66,15 +59,17 @@ class IncusImages:
         fingerprint: str = found["fingerprint"]
         return fingerprint
 
-    def _imported(self, archive: Path, name: str, digest: str, deadline: Deadline) -> str:
+    def _imported(self, archive: Archive, deadline: Deadline) -> str:
         """Fingerprint of the image made from a root file system archive, imported once for all processes."""
+        digest = archive.digest
         if digest not in self._imports:
-            what = f"the import of {name}"
+            what = f"the import of {archive.name}"
             with locked(cache_dir() / "locks" / f"incus-{digest[:16]}", deadline=deadline, what=what):
-                self._imports[digest] = self._keyed(digest) or self._import(archive, name, digest, deadline)
+                self._imports[digest] = self._keyed(digest) or self._import(archive, deadline)
         return self._imports[digest]
 
-    def _import(self, archive: Path, name: str, digest: str, deadline: Deadline) -> str:
+    def _import(self, archive: Archive, deadline: Deadline) -> str:
+        path, name, digest = archive
         group = f"image/{name}"
         boundary = secrets.token_hex(16)
         metadata = _metadata({"description": f"rexxinfra {name} {digest[:16]}", _KEY: digest, _GROUP: group})
@@ -82,14 +77,12 @@ class IncusImages:
         tail = f"\r\n--{boundary}--\r\n".encode()
         headers = {
             "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "Content-Length": str(len(head) + archive.stat().st_size + len(tail)),
+            "Content-Length": str(len(head) + path.stat().st_size + len(tail)),
         }
-        if not tarfile.is_tarfile(archive):
-            raise ImageError(
-                f"{archive} is no tar archive", where="incus", hint="it must be a tar of a root file system"
-            )
+        if not tarfile.is_tarfile(path):
+            raise ImageError(f"{path} is no tar archive", where="incus", hint="it must be a tar of a root file system")
         with self._around.events.step("incus", f"import {name}"):
-            made = self._api.upload("/1.0/images", _pieces(head, archive, tail), headers, deadline)
+            made = self._api.upload("/1.0/images", _pieces(head, path, tail), headers, deadline)
         self._trim(group, _IMPORTS_KEPT, deadline)
         fingerprint: str = made["fingerprint"]
         return fingerprint

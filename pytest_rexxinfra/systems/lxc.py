@@ -63,11 +63,7 @@ class LxcDriver(RootfsDriver):
 
     def launch(self, what: Launch, starter: Starter, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
         if what.spec.boot and inside(outside(what.holder, what.root), "/sbin/init").name != "systemd":
-            raise ProvisionError(
-                "the image has no systemd that could boot",
-                hint=f"take one that has, for example {self.boot_image}",
-                where=f"lxc:{what.name}",
-            )
+            raise self.without_systemd(f"lxc:{what.name}")
         idmap = self.idmap(what.spec.privileged)
         if idmap:
             os.chown(outside(what.holder, what.root), idmap.uid, idmap.gid)

@@ -90,13 +90,11 @@ class PodmanDriver(EngineDriver):
         return str(self.engine.libpod("POST", "/containers/create", json=body).json()["Id"])
 
     def _started(self, machine: Resource, spec: Spec, deadline: Deadline) -> None:
-        shared = spec.hostname and not spec.pod and spec.network not in (None, "none", "host")
-        if shared and self.engine.enters_networks:
-            assert spec.hostname
-            assert spec.network
-            found = self._be_found(machine, spec.hostname, spec.network, deadline)
+        network = None if spec.pod else spec.shared_network
+        if network and spec.hostname and self.engine.enters_networks:
+            found = self._be_found(machine, spec.hostname, network, deadline)
             if found["State"]["Pid"]:
-                place = found["NetworkSettings"]["Networks"][spec.network]
+                place = found["NetworkSettings"]["Networks"][network]
                 address = IPv4Interface(f"{place['IPAddress']}/{place['IPPrefixLen']}")
                 isolate(self.engine.enter_network(found["State"]["Pid"]), address, deadline)
         super()._started(machine, spec, deadline)

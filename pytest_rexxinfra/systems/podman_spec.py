@@ -60,11 +60,11 @@ def container_spec(spec: Spec, lease: Resource, image: str, named: str, attached
         }
     if spec.pod:
         body["pod"] = spec.pod
-    elif spec.network in ("none", "host"):
-        body["netns"] = {"nsmode": spec.network}
-    elif spec.network:
+    elif spec.shared_network:
         body["netns"] = {"nsmode": "bridge"}
-        body["Networks"] = {spec.network: {"aliases": [spec.hostname] if spec.hostname else []}}
+        body["Networks"] = {spec.shared_network: {"aliases": [spec.hostname] if spec.hostname else []}}
+    elif spec.network:
+        body["netns"] = {"nsmode": spec.network}
     return body
 
 

@@ -26,7 +26,7 @@ from ..idmap import IdMap
 from ..images.store import RootfsImage
 from ..model import Capability, Kind, Phase, Resource, Spec, Stats, Status
 from . import bridge, cgroup
-from .base import Availability, Driver, Surroundings
+from .base import CONTAINER, Availability, Driver, Surroundings
 from .cgroup import Cgroup
 from .ending import ended, hung_up, kill, main_process
 from .entrance import EnteredStream, entering
@@ -53,30 +53,7 @@ _POWER_OFF = signal.SIGRTMIN + 4
 _OTHER_POWER_OFF = signal.SIGUSR2
 """To the init of busybox: power off."""
 
-_CAPABILITIES = frozenset(
-    {
-        Capability.CLONE,
-        Capability.COMMIT,
-        Capability.HEALTH,
-        Capability.HOST_NETWORK,
-        Capability.HOSTNAME,
-        Capability.IMAGES,
-        Capability.IMPAIRMENT,
-        Capability.LOGS,
-        Capability.MAIN_PROCESS,
-        Capability.NETWORK_NONE,
-        Capability.NETWORKS,
-        Capability.PAUSE,
-        Capability.PORTS,
-        Capability.PRIVILEGED,
-        Capability.RESET,
-        Capability.RESTART,
-        Capability.SNAPSHOT,
-        Capability.STATS,
-        Capability.USERS,
-        Capability.VOLUMES,
-    }
-)
+_CAPABILITIES = CONTAINER | {Capability.HOST_NETWORK, Capability.IMPAIRMENT, Capability.NETWORKS}
 
 
 class RootfsDriver(Driver):
