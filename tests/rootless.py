@@ -90,6 +90,7 @@ def _remove(name: str) -> None:
     uid = pwd.getpwnam(name).pw_uid
     Deadline(_GUARD).wait_for(lambda: _ended(uid), f"the processes of {name} to end")
     subprocess.run(["userdel", "--remove", name], check=True, stderr=subprocess.DEVNULL)
+    shutil.rmtree(Path(tempfile.gettempdir(), f"rexxinfra-{uid}"), ignore_errors=True)
 
 
 def _ended(uid: int) -> bool:

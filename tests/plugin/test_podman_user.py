@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,3 +96,9 @@ def test_run_of_an_ordinary_user(user: rootless.User) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert "4 passed" in done.stdout, done.stdout + done.stderr
     assert "left 0" in done.stdout
+    Deadline(10).wait_for(lambda: not _services(user), "the user's podman service to remove its directory")
+
+
+def _services(user: rootless.User) -> list[Path]:
+    found = Path(tempfile.gettempdir()).glob("rexxinfra-podman-*")
+    return [path for path in found if path.stat().st_uid == user.uid]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import shlex
+import signal
 import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Interface
@@ -76,10 +78,14 @@ def test_without_an_environment_the_command_is_left_as_it_is() -> None:
 def test_process_1_waits_and_ends_when_told() -> None:
     trap, _, rest = _script(Spec()).splitlines()[-1].partition(";")
     process = subprocess.Popen(["sh", "-c", f"{trap}; echo up; {rest}"], stdout=-1, start_new_session=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"up\n"
-    process.terminate()
-    assert process.wait(10) == 0
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        # In a machine the end of process 1 is that of all others too.
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("command", ["exit 3", ["sh", "-c", "exit 3"], "kill -9 $$"])
