@@ -34,10 +34,9 @@ from .errors import (
 from .events import Events
 from .interrupts import postponed
 from .ledger import Entry, Ledger, State
-from .locks import locked
+from .locks import locked_key
 from .machine import Machine
 from .model import LIFETIME, Capability, Kind, Phase, Resource, Spec, check_name
-from .paths import cache_dir
 from .pool import Order, Pool
 from .settings import Settings
 from .systems import registry
@@ -459,7 +458,7 @@ class Lab:
             return found
         if not bake:
             raise ImageError(f"{build.label} is in no image yet", where=str(target))
-        with locked(cache_dir() / "locks" / f"bake-{key}", deadline=deadline, what="the image being baked"):
+        with locked_key("bake", key, deadline=deadline, what="the image being baked"):
             found = driver.baked(key)
             if found:
                 return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .deadline import Deadline
+from .paths import cache_dir
 
 
 @contextmanager
@@ -27,6 +29,17 @@ def locked(path: Path, *, deadline: Deadline, what: str, make_folder: bool = Tru
             f"waiting for another process that holds {what}",
             hint=f"`fuser {shlex.quote(str(path))}` shows which one",
         )
+        yield
+
+
+@contextmanager
+def locked_key(kind: str, key: str, *, deadline: Deadline, what: str) -> Iterator[None]:
+    """Hold the lock of one thing of a kind, for this user's processes; raises `DeadlineExceeded` like `locked`.
+
+    However many keys there are, few files stay: keys may share one. So the block must not take another of its kind.
+    """
+    path = cache_dir() / "locks" / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:2]}"
+    with locked(path, deadline=deadline, what=what):
         yield
 
 

@@ -367,9 +367,8 @@ class EngineDriver(Driver):
             self.engine.api.stop(machine.name, timeout=_whole_seconds(deadline, 10))
 
     def start(self, machine: Resource, deadline: Deadline) -> None:
+        # Nothing attaches: podman makes a stopped container ready for that, and may then tidy it up once more.
         with self.engine.translated("starting the container", machine.name):
-            if self.engine.api.inspect_container(machine.name)["Config"]["OpenStdin"]:
-                self._attach(machine)
             self.engine.api.start(machine.name)
         spec = self._specs.get(machine.lease)
         if spec is not None:

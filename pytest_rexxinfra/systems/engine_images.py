@@ -15,9 +15,8 @@ from docker.errors import APIError, ImageNotFound
 from ..deadline import Deadline
 from ..errors import ImageError
 from ..images.store import Archive
-from ..locks import locked
+from ..locks import locked_key
 from ..model import LABEL_PREFIX
-from ..paths import cache_dir
 from .base import Surroundings
 from .engine import Engine, explanation
 
@@ -96,7 +95,7 @@ class EngineImages:
         path, name, digest = archive
         repository, tag = f"rexxinfra/{name.lower()}", digest[:16]
         image = f"{repository}:{tag}"
-        with locked(cache_dir() / "locks" / f"import-{tag}", deadline=deadline, what=f"the import of {name}"):
+        with locked_key("import", tag, deadline=deadline, what=f"the import of {name}"):
             found = self._engine.image_id(image)
             if found is not None:
                 self.names[found] = image

@@ -24,9 +24,8 @@ from ..errors import (
     SystemUnavailable,
     UsageError,
 )
-from ..locks import locked
+from ..locks import locked_key
 from ..model import Capability, Kind, Phase, Resource, Spec, Stats, Status
-from ..paths import cache_dir
 from .base import CONTAINER, Availability, Driver, Surroundings
 from .health import Pulse
 from .incus_api import NOT_FOUND, IncusApi, Refused, place
@@ -163,7 +162,7 @@ class IncusDriver(Driver):
 
     def _introduce(self, network: str, deadline: Deadline) -> None:
         """Tell all machines of a network who they are."""
-        with locked(cache_dir() / "locks" / f"incus-{network}", deadline=deadline, what=f"the network {network}"):
+        with locked_key("incus-network", network, deadline=deadline, what=f"the network {network}"):
             members = [each for each in self.networks.members(incus_name(network)) if each.running]
             lines = "".join(f"{each.address} {each.hostname} {_OURS}\n" for each in members).encode()
 

@@ -15,9 +15,8 @@ from typing import Any
 from ..deadline import Deadline
 from ..errors import ImageError
 from ..images.store import Archive
-from ..locks import locked
+from ..locks import locked_key
 from ..model import LABEL_PREFIX
-from ..paths import cache_dir
 from .base import Surroundings
 from .incus_api import NOT_FOUND, IncusApi, Refused, place
 
@@ -64,7 +63,7 @@ class IncusImages:
         digest = archive.digest
         if digest not in self._imports:
             what = f"the import of {archive.name}"
-            with locked(cache_dir() / "locks" / f"incus-{digest[:16]}", deadline=deadline, what=what):
+            with locked_key("incus-import", digest, deadline=deadline, what=what):
                 self._imports[digest] = self._keyed(digest) or self._import(archive, deadline)
         return self._imports[digest]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,12 +17,13 @@ from docker.errors import NotFound
 from ..deadline import Deadline
 from ..errors import ProvisionError, RexxInfraError
 from ..kube import PodManifest
+from ..locks import locked_key
 from ..model import Capability, Kind, Resource, Spec
-from . import podman_names
 from .base import Availability, Surroundings
 from .container_engine import LEASED, EngineDriver
 from .podman_engine import PodmanEngine
 from .podman_isolation import isolate
+from .podman_names import Member, introduce
 from .podman_spec import container_spec, quadlet
 from .podman_watchers import end_watchers
 
@@ -32,10 +31,6 @@ _WAITING = ["/bin/sh", "-c", "trap exit TERM; while :; do sleep 86400 & wait; do
 """What holds a pod's namespaces."""
 
 _CLEANING = 30.0
-_NAMING = 1.0
-"""Seconds in which a name server that works knows a new name."""
-
-_FINDING = 30.0
 _DEFAULT = "podman"
 """The network that is always there; left to itself, kube play would make another one, and leave it."""
 
@@ -91,39 +86,31 @@ class PodmanDriver(EngineDriver):
 
     def _started(self, machine: Resource, spec: Spec, deadline: Deadline) -> None:
         network = None if spec.pod else spec.shared_network
-        if network and spec.hostname and self.engine.enters_networks:
-            found = self._be_found(machine, spec.hostname, network, deadline)
-            if found["State"]["Pid"]:
-                place = found["NetworkSettings"]["Networks"][network]
-                address = IPv4Interface(f"{place['IPAddress']}/{place['IPPrefixLen']}")
-                isolate(self.engine.enter_network(found["State"]["Pid"]), address, deadline)
+        if network and self.engine.here and self.engine.may_enter():
+            self._introduce(network, deadline)
+        if network and self.engine.enters_networks:
+            self._isolate(machine, network, deadline)
         super()._started(machine, spec, deadline)
 
-    def _be_found(self, machine: Resource, name: str, network: str, deadline: Deadline) -> Mapping[str, Any]:
-        """Wait until the machines of a network find this one by its name, unless it ends; what podman then knows of it.
+    def _introduce(self, network: str, deadline: Deadline) -> None:
+        """Tell all machines of a network who they are."""
+        with (
+            locked_key("podman-network", network, deadline=deadline, what=f"the network {network}"),
+            self.engine.translated("looking who is in the network", network),
+        ):
+            members = []
+            for each in self.engine.api.containers(filters={"network": network}):
+                with suppress(NotFound):
+                    members.append(Member.of(self.engine.api.inspect_container(each["Id"]), network))
+            introduce([member for member in members if member])
 
-        The network's name server may just be ending, because nobody else was left, when it is told of the
-        machine. Only one that joins a network brings it back.
-        """
-        program = [sys.executable, "-I", "-S", podman_names.__file__]
-
-        def found() -> Mapping[str, Any] | None:
-            with self.engine.translated("looking for the name server", machine.name):
-                container: Mapping[str, Any] = self.engine.api.inspect_container(machine.name)
-            pid = container["State"]["Pid"]
-            server = container["NetworkSettings"]["Networks"][network]["Gateway"]
-            wanted = [server, f"{name}.dns.podman", str(_NAMING)]
-            asking = [*self.engine.enter_network(pid), *program, *wanted]
-            if not pid or subprocess.run(asking, capture_output=True, check=False).returncode == 0:
-                return container
-            with self.engine.translated("joining the network again", machine.name):
-                self.engine.api.disconnect_container_from_network(machine.name, network)
-                self.engine.api.connect_container_to_network(machine.name, network, aliases=[name])
-            return None
-
-        return deadline.within(_FINDING).wait_for(
-            found, f"{network} to know {name}", hint="apt-get install -y netavark aardvark-dns"
-        )
+    def _isolate(self, machine: Resource, network: str, deadline: Deadline) -> None:
+        with self.engine.translated("looking for the address", machine.name):
+            container = self.engine.api.inspect_container(machine.name)
+        place, pid = container["NetworkSettings"]["Networks"][network], container["State"]["Pid"]
+        if pid:
+            address = IPv4Interface(f"{place['IPAddress']}/{place['IPPrefixLen']}")
+            isolate(self.engine.enter_network(pid), address, deadline)
 
     def reset(self, machine: Resource, spec: Spec, deadline: Deadline) -> Resource:
         """The machine becomes another container of its name: podman makes one quicker than it compares files."""

@@ -1,43 +1,54 @@
-"""Waits until a network's name server knows a name: ``python podman_names.py SERVER NAME SECONDS``.
+"""What the machines of a network of podman's call each other, in the hosts(5) file of each.
 
-It runs in the network of a machine, so it is started as a file and imports nothing of ours. It ends with
-status 0 when the name is known, else with 1 when the time is over. See RFC 1035, section 4.
+Podman's own name server (aardvark-dns) is one process for all networks, of other users of podman too. When any of
+them changes, or one of its questions goes to a server outside that does not answer, it answers nobody for a while.
 """
 
-import socket
-import struct
-import sys
-import time
+from __future__ import annotations
 
-_PORT = 53
-_PAUSE = 0.02
-_PATIENCE = 0.2
-_RECURSION, _ADDRESS, _INTERNET = 0x100, 1, 1
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-
-def known(server: str, name: str) -> bool:
-    """Whether the server has an address for a name; one that does not answer has none."""
-    question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0"
-    query = struct.pack(">6H", 1, _RECURSION, 1, 0, 0, 0) + question + struct.pack(">2H", _ADDRESS, _INTERNET)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-        connection.settimeout(_PATIENCE)
-        try:
-            connection.connect((server, _PORT))
-            connection.send(query)
-            answers: int = struct.unpack(">6H", connection.recv(512)[:12])[3]
-        except OSError:
-            return False
-    return answers > 0
+_OURS = "#rexxinfra"
 
 
-def main(server: str, name: str, seconds: str) -> int:
-    end = time.monotonic() + float(seconds)
-    while not known(server, name):
-        if time.monotonic() > end:
-            return 1
-        time.sleep(_PAUSE)
-    return 0
+@dataclass(frozen=True)
+class Member:
+    """A machine in a network; ``hosts`` is its file, as this computer sees it."""
+
+    hosts: Path
+    address: str
+    hostname: str
+
+    @classmethod
+    def of(cls, container: Mapping[str, Any], network: str) -> Member | None:
+        """From what podman says of a container; ``None`` when it is not in the network now."""
+        address = container["NetworkSettings"]["Networks"].get(network, {}).get("IPAddress")
+        if not address or not container["State"]["Running"]:
+            return None
+        return cls(Path(container["HostsPath"]), address, container["Config"]["Hostname"])
 
 
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+def introduce(members: Sequence[Member]) -> None:
+    """Tell each of them who the others are; one that ends meanwhile need not know."""
+    for member in members:
+        named = [f"{each.address} {each.hostname} {_OURS}" for each in members if each != member]
+        with suppress(FileNotFoundError):
+            _tell(member.hosts, named)
+
+
+def _tell(hosts: Path, named: Sequence[str]) -> None:
+    # It is mounted in the machine, so it stays the same file, and changes in one write.
+    descriptor = os.open(hosts, os.O_RDWR)
+    try:
+        old = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        known = [line for line in old.decode("utf-8", "surrogateescape").splitlines() if not line.endswith(_OURS)]
+        new = "\n".join([*known, *named, ""]).encode("utf-8", "surrogateescape")
+        os.pwrite(descriptor, new, 0)
+        os.ftruncate(descriptor, len(new))
+    finally:
+        os.close(descriptor)

@@ -72,6 +72,7 @@ class WayLab(Lab):
         return super().provision(target, spec.but(**wishes), **options)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker do all tests of a way, whose lab is shared, when there are several workers."""
     for item in items:

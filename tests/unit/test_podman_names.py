@@ -1,47 +1,44 @@
-"""Asking a network's name server for a name, as a machine in the network would."""
+"""What machines in a network of podman's call each other."""
 
 from __future__ import annotations
 
-import socket
-import struct
-import threading
-from collections.abc import Iterator
+from pathlib import Path
 
-import pytest
+from pytest_rexxinfra.systems.podman_names import Member, introduce
 
-from pytest_rexxinfra.systems import podman_names
+OWN = "127.0.0.1\tlocalhost\n10.89.0.2\tweb rexx-web\n"
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A name server that knows ``web.dns.podman`` when it is asked for the second time."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
-        listening.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(podman_names, "_PORT", listening.getsockname()[1])
-        asked: list[bytes] = []
-
-        def serve() -> None:
-            while (request := listening.recvfrom(512))[0] != b"end":
-                query, sender = request
-                asked.append(query)
-                right = b"\3web\3dns\6podman\0\0\1\0\1" in query
-                listening.sendto(struct.pack(">6H", 1, 0x8180, 1, int(right and len(asked) > 1), 0, 0), sender)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield "127.0.0.1"
-        listening.sendto(b"end", listening.getsockname())
-        thread.join()
+def _container(hosts: Path, *, running: bool = True, address: str = "10.89.0.2") -> dict[str, object]:
+    return {
+        "State": {"Running": running},
+        "Config": {"Hostname": "web"},
+        "NetworkSettings": {"Networks": {"net": {"IPAddress": address}}},
+        "HostsPath": str(hosts),
+    }
 
 
-def test_a_name_that_is_told_a_little_later(server: str) -> None:
-    assert podman_names.main(server, "web.dns.podman", "10") == 0
+def test_everybody_is_told_of_the_others(tmp_path: Path) -> None:
+    web, client = (Member(tmp_path / name, f"10.89.0.{number}", name) for number, name in ((2, "web"), (3, "client")))
+    web.hosts.write_text(OWN)
+    client.hosts.write_text("")
+    introduce([web, client])
+    assert web.hosts.read_text() == f"{OWN}10.89.0.3 client #rexxinfra\n"
+    assert client.hosts.read_text() == "10.89.0.2 web #rexxinfra\n"
 
 
-def test_a_name_that_nobody_has(server: str) -> None:
-    assert podman_names.main(server, "other.dns.podman", "0.1") == 1
+def test_who_left_is_forgotten_and_the_rest_of_the_file_stays(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_bytes(b"10.89.0.77 a-longer-name-than-that #rexxinfra\n10.0.0.1 of-the-machine \xff")
+    same = file.stat().st_ino
+    introduce([Member(file, "10.89.0.2", "web"), Member(tmp_path / "gone", "10.89.0.3", "gone")])
+    assert file.read_bytes() == b"10.0.0.1 of-the-machine \xff\n10.89.0.3 gone #rexxinfra\n"
+    assert file.stat().st_ino == same
 
 
-def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(podman_names, "_PORT", 9)
-    assert podman_names.main("127.0.0.1", "web.dns.podman", "0.1") == 1
+def test_members_are_those_that_run_and_have_an_address(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    assert Member.of(_container(hosts), "net") == Member(hosts, "10.89.0.2", "web")
+    assert Member.of(_container(hosts), "other") is None
+    assert Member.of(_container(hosts, running=False), "net") is None
+    assert Member.of(_container(hosts, address=""), "net") is None
