@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,8 @@ import requests.exceptions
 from docker import APIClient
 from docker.errors import APIError, create_api_error_from_http_exception
 
-from ..errors import SystemUnavailable, UsageError
+from ..deadline import Deadline
+from ..errors import DeadlineExceeded, SystemUnavailable, UsageError
 from .engine import Engine
 from .podman_service import answers, private_service
 
@@ -25,6 +27,9 @@ _NOT_FOUND = 404
 _IN_USE = 409
 _ITS_ERROR = 500
 _MISSING = re.compile(rb"no such (container|pod|network|volume|image)\b")
+_LOOKING = 0.5
+"""Seconds in which podman knows that a container has ended."""
+
 _CONTROLLERS = {"cpu", "memory", "pids"}
 
 
@@ -60,7 +65,7 @@ class PodmanEngine(Engine):
     @cached_property
     def api(self) -> APIClient:
         client = super().api
-        client.hooks["response"].append(_what_is_gone)
+        client.hooks["response"] += [_asked_again, _what_is_gone]
         return client
 
     @property
@@ -131,6 +136,25 @@ class PodmanEngine(Engine):
         except requests.exceptions.HTTPError as error:
             raise create_api_error_from_http_exception(error) from error
         return response
+
+
+def _asked_again(response: requests.Response, **options: Any) -> requests.Response:
+    """The answer to a question that podman failed at because a container ended while it looked, asked again."""
+
+    asked = False
+
+    def answered() -> bool:
+        nonlocal response, asked
+        if asked:
+            _ = response.content  # the connection is free when it has been read
+            response = response.connection.send(response.request, **options)
+        asked = True
+        return response.status_code != _ITS_ERROR
+
+    if response.request.method == "GET":
+        with suppress(DeadlineExceeded):
+            Deadline(_LOOKING).wait_for(answered, "podman to answer")
+    return response
 
 
 def _what_is_gone(response: requests.Response, **_: Any) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -12,6 +15,35 @@ from pytest_rexxinfra.systems.podman_engine import PodmanEngine
 
 # What podman 4.3 answers while another request removes the container.
 GONE = b'{"cause":"no such container","message":"container 12 does not exist in database: no such container"}'
+
+
+@contextmanager
+def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[tuple[int, bytes]]) -> Iterator[None]:
+    """A podman service that gives these answers, whatever it is asked."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, body = next(answers)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("CONTAINER_HOST", f"tcp://127.0.0.1:{server.server_port}")
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -26,21 +58,15 @@ GONE = b'{"cause":"no such container","message":"container 12 does not exist in 
 def test_what_is_just_being_removed_is_not_found(
     monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, kind: type[APIError]
 ) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        monkeypatch.setenv("CONTAINER_HOST", f"tcp://127.0.0.1:{server.server_port}")
-        with pytest.raises(APIError) as caught:
-            PodmanEngine().api.inspect_container("12")
-        thread.join()
+    with answering(monkeypatch, itertools.repeat((status, body))), pytest.raises(APIError) as caught:
+        PodmanEngine().api.inspect_container("12")
     assert type(caught.value) is kind
+
+
+def test_podman_is_asked_again_when_a_container_ends_while_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = (500, b'{"cause":"no such process","message":"read /proc/9/cgroup: no such process"}')
+    with answering(monkeypatch, iter([failed, (500, GONE), (200, b"[]"), failed, (201, b"{}")])):
+        assert PodmanEngine().api.containers() == []
+        with pytest.raises(APIError) as caught:
+            PodmanEngine().api.create_container("image")
+    assert caught.value.status_code == 500
