@@ -277,7 +277,7 @@ class EngineDriver(Driver):
 
         def removed() -> bool:
             try:
-                self.engine.api.remove_container(machine.name, force=True, v=True)
+                self.engine.remove(machine.name)
             except NotFound:
                 return True
             except APIError as error:

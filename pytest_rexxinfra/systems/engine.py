@@ -128,6 +128,10 @@ class Engine(ABC):
             reason, hint = f"the {self.name} engine at {host} cannot be used: {text}", self.install
         return SystemUnavailable(reason, where=self.name, hint=hint)
 
+    def remove(self, container: str) -> None:
+        """Kill a container and remove it with its own volumes; raises docker-py's errors."""
+        self.api.remove_container(container, force=True, v=True)
+
     def forget_image(self, name: str) -> None:
         """Remove an image, or only its name while a container uses it; raises docker-py's errors."""
         self.api.remove_image(name, force=True)

@@ -110,6 +110,10 @@ class PodmanEngine(Engine):
             return super().enter_network(pid)
         return ["nsenter", "--target", str(pid), "--user", "--preserve-credentials", "--net", "--"]
 
+    def remove(self, container: str) -> None:
+        # By docker's API podman would first ask the container to end, for ten seconds.
+        self.libpod("DELETE", f"/containers/{container}", params={"force": "true", "v": "true", "timeout": "0"})
+
     def forget_image(self, name: str) -> None:
         # Forced, podman would remove the containers too.
         try:

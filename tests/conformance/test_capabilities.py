@@ -150,12 +150,12 @@ def test_health(lacks: Lacks, make: Callable[..., Machine]) -> None:
     assert time.monotonic() - started < 30
 
 
-def test_commit(lab: Lab, lacks: Lacks, make: Callable[..., Machine]) -> None:
+def test_commit(way: Way, lacks: Lacks, make: Callable[..., Machine]) -> None:
     if lacks(Capability.COMMIT):
         return
     machine = make()
     machine.write("/root/state", "saved")
-    image = machine.commit("rexxinfra/conformance:commit")
+    image = machine.commit(f"rexxinfra/conformance-{way.name}:commit")
     try:
         assert make(image=image).read("/root/state") == b"saved"
     finally:

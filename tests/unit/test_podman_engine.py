@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import parse_qs
 
 import pytest
 from docker.errors import APIError, NotFound
@@ -18,11 +20,15 @@ GONE = b'{"cause":"no such container","message":"container 12 does not exist in 
 
 
 @contextmanager
-def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[tuple[int, bytes]]) -> Iterator[None]:
-    """A podman service that gives these answers, whatever it is asked."""
+def answering(
+    monkeypatch: pytest.MonkeyPatch, answers: Iterator[tuple[int, bytes]], asked: list[str] | None = None
+) -> Iterator[None]:
+    """A podman service that gives these answers, whatever it is ``asked``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if asked is not None:
+                asked.append(f"{self.command} {self.path}")
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, body = next(answers)
             self.send_response(status)
@@ -30,7 +36,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[tuple[int, byte
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_GET
+        do_POST = do_DELETE = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
@@ -44,6 +50,15 @@ def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[tuple[int, byte
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_container_is_removed_without_being_asked_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    with answering(monkeypatch, itertools.repeat((200, b"[]")), asked):
+        PodmanEngine().remove("it")
+    method, path, query = re.fullmatch(r"(\w+) ([^?]+)\?(.*)", asked[-1]).groups()  # type: ignore[union-attr]
+    assert (method, path.rpartition("/libpod/")[2]) == ("DELETE", "containers/it")
+    assert parse_qs(query) == {"force": ["true"], "v": ["true"], "timeout": ["0"]}
 
 
 @pytest.mark.parametrize(
