@@ -24,12 +24,12 @@ from ..paths import cache_dir
 from ..tools import run_tool
 from .builder import builder_for, image_name
 from .recipe import Recipe, built_in_recipes, host_arch
+from .roots import Roots, removed
 
 log = logging.getLogger(__name__)
 
 _METADATA = "image.json"
 _TAR = "rootfs.tar"
-_ROOTFS = "rootfs"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
 _AS_MAPPED = ("--exclude=./dev/*", "--exclude=dev/*", "--anchored", "--xattrs", "--xattrs-include=security.capability")
 """A container's root may make no devices; its own capabilities of files are other than the controller's."""
@@ -74,6 +74,7 @@ class ImageStore:
     def __init__(self, root: Path | None = None, *, events: Events | None = None) -> None:
         self.root = root or cache_dir() / "images"
         self.events = events or Events()
+        self._roots = Roots(self.root / ".roots")
 
     def recipes(self) -> dict[str, Recipe]:
         """The built-in recipes by name."""
@@ -156,18 +157,18 @@ class ImageStore:
         return tuple(sorted(images, key=lambda image: (image.name, -image.created)))
 
     def remove(self, name: str) -> tuple[RootfsImage, ...]:
-        """Remove every image of that name, with its unpacked directory; returns what was removed.
+        """Remove every image of that name; returns what was removed.
 
-        Machines must not be running on the directory any more. Raises `ImageError` when something is
-        still mounted in it.
+        Machines that run on it go on. What they share is removed when they are gone, with the next image
+        that is removed or replaced. Raises `ImageError` when something is mounted in it here.
         """
-        removed = []
-        for image in self.list():
-            if image.name == name:
-                with self._lock(image.key, f"image:{name}", Deadline(_UNPACK_SECONDS)):
-                    self._discard(image.tar.parent, image.key)
-                removed.append(image)
-        return tuple(removed)
+        found = tuple(image for image in self.list() if image.name == name)
+        for image in found:
+            _refuse_mounts(self._roots.home(image.digest))
+            with self._lock(image.key, f"image:{name}", Deadline(_UNPACK_SECONDS)):
+                self._discard(image.tar.parent, image.key)
+        self._drop_unused()
+        return found
 
     def rootfs(self, image: RootfsImage, deadline: Deadline | None = None, idmap: IdMap | None = None) -> Path:
         """The image unpacked as a directory that is shared by all: nobody may write into it.
@@ -178,16 +179,17 @@ class ImageStore:
         """
         deadline = deadline or Deadline(_UNPACK_SECONDS)
         where = f"image:{image.name}"
-        place = image.tar.with_name(f"{_ROOTFS}-{idmap.uid}-{idmap.gid}" if idmap else _ROOTFS)
+        place = self._roots.place(image.digest, idmap)
+        if not image.tar.is_file():
+            raise removed(where)
         if place.is_dir():
             return place
-        with self._lock(image.key, where, deadline):
+        key = _lock_of(image.digest)
+        with self._lock(key, where, deadline):
             if place.is_dir():
                 return place
-            if not image.tar.is_file():
-                raise ImageError("the image was removed from the cache", hint="ask for it again", where=where)
-            with self.events.step(where, "unpack"), self._scratch(image.key) as scratch:
-                folder = scratch / _ROOTFS
+            with self.events.step(where, "unpack"), self._scratch(key) as scratch:
+                folder = scratch / place.name
                 folder.mkdir()
                 source = image.tar.absolute()
                 command: list[str | Path] = ["tar", "--extract", "--numeric-owner", "--preserve-permissions"]
@@ -207,8 +209,17 @@ class ImageStore:
                         hint=f"is there room on the disk of {self.root}?",
                         where=where,
                     ) from error
+                place.parent.mkdir(parents=True, exist_ok=True)
                 folder.rename(place)
         return place
+
+    def _drop_unused(self) -> None:
+        """Remove unpacked file systems of images that are gone, but for those that machines run on."""
+        for home in self._roots.unused({image.digest for image in self.list()}):
+            key = _lock_of(home.name)
+            # Who has the lock is unpacking something; then the next one removes this.
+            with suppress(DeadlineExceeded), self._lock(key, "images", Deadline(0)), self._scratch(key) as scratch:
+                home.rename(scratch / home.name)
 
     def _home(self, name: str, key: str) -> Path:
         return self.root / f"{name}-{key[:16]}"
@@ -255,6 +266,7 @@ class ImageStore:
         _save(image, tar.parent)
         self._discard(home, key)
         tar.parent.rename(home)
+        self._drop_unused()
         return image
 
     @contextmanager
@@ -344,6 +356,11 @@ def _save(image: RootfsImage, folder: Path | None = None) -> None:
     new = folder / f"{_METADATA}.new"
     new.write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
     new.rename(folder / _METADATA)
+
+
+def _lock_of(digest: str) -> str:
+    """The lock of what is unpacked from a content; few, for their files stay."""
+    return digest[:2]
 
 
 def _digest(path: Path) -> str:

@@ -29,10 +29,10 @@ class Holder:
     """The process that keeps a sandbox's namespaces; when it ends, so does everything in them.
 
     It reads from a pipe of ours and ends with it, so a killed run takes its sandboxes along.
-    ``pid`` is the pid of the sandbox's process 1 as the controller sees it.
+    ``pid`` is the pid of the sandbox's process 1 as the controller sees it. It keeps the descriptors in ``using`` open.
     """
 
-    def __init__(self, command: Sequence[str], script: str, deadline: Deadline) -> None:
+    def __init__(self, command: Sequence[str], script: str, deadline: Deadline, using: Sequence[int] = ()) -> None:
         self.pid = 0
         text = script.encode("utf-8", "surrogateescape")
         words = script if len(text) <= _LONGEST else f'eval "$(head -c {len(text)})"'
@@ -45,6 +45,7 @@ class Holder:
                 # mount and chroot are in directories that an ordinary user's PATH may lack.
                 env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"},
                 start_new_session=True,
+                pass_fds=using,
             )
             try:
                 if words is not script:

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -21,6 +21,7 @@ from ..channels.process import ProcessStream
 from ..channels.stream import Stream
 from ..deadline import Deadline
 from ..errors import MachineDied, RexxInfraError, SystemUnavailable, UsageError
+from ..images.roots import in_use
 from ..model import Capability, Phase, Resource, Spec, Status
 from ..paths import state_dir
 from ..rexx.deployment import build_home
@@ -146,14 +147,17 @@ class LocalDriver(Driver):
     def _hold(self, folder: Path, isolation: Isolation, spec: Spec, deadline: Deadline) -> Holder:
         rootless = isolation is Isolation.USER_NAMESPACES
         network = spec.network != "none"
+        rootfs = self._rootfs(spec.image, deadline) if spec.image else None
         sandbox = Sandbox(
             folder / "home",
             rootless=rootless,
-            rootfs=self._rootfs(spec.image, deadline) if spec.image else None,
+            rootfs=rootfs,
             binds={spec.build.root: build_home(spec.build)} if spec.image and spec.build else None,
         )
         script = sandbox.script(spec.hostname or folder.name, network)
-        return Holder(unshare_command(rootless=rootless, network=network), script, deadline)
+        with ExitStack() as stack:
+            using = [stack.enter_context(in_use(rootfs))] if rootfs else []
+            return Holder(unshare_command(rootless=rootless, network=network), script, deadline, using)
 
     def _rootfs(self, image: str, deadline: Deadline) -> Path:
         return self.around.images.rootfs(self.around.images.obtain(image, deadline))

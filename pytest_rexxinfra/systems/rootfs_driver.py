@@ -23,6 +23,7 @@ from ..channels.stream import Stream, drain
 from ..deadline import Deadline
 from ..errors import MachineDied, RexxInfraError, SystemUnavailable, UsageError
 from ..idmap import IdMap
+from ..images.roots import in_use
 from ..images.store import RootfsImage
 from ..model import Capability, Kind, Phase, Resource, Spec, Stats, Status
 from . import bridge, cgroup
@@ -205,7 +206,8 @@ class RootfsDriver(Driver):
             HOLD,
         ]
         shared = spec.network == "host"
-        holder = Holder(unshare_command(rootless=False, network=shared), "\n".join(script), deadline)
+        with in_use(layers.image) as image:
+            holder = Holder(unshare_command(rootless=False, network=shared), "\n".join(script), deadline, [image])
         self._processes.held(machine.lease, holder)
         record = replace(record.held_by(holder.pid), generation=0)
         record.write(folder)

@@ -13,7 +13,7 @@ from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import MachineDied, Unsupported, UsageError
 from pytest_rexxinfra.model import Phase
 
-from .conftest import Lacks
+from .conftest import Lacks, Way
 
 
 def test_hostname(lacks: Lacks, make: Callable[..., Machine]) -> None:
@@ -160,6 +160,25 @@ def test_commit(way: Way, lacks: Lacks, make: Callable[..., Machine]) -> None:
         assert make(image=image).read("/root/state") == b"saved"
     finally:
         machine.driver.remove_image(image)
+
+
+def test_image_is_replaced_and_removed_under_a_machine(way: Way, lacks: Lacks, make: Callable[..., Machine]) -> None:
+    if lacks(Capability.COMMIT) or way.wishes.get("boot"):
+        return
+    source, name = make(), f"rexxinfra/conformance-{way.name}:replaced"
+    source.write("/root/state", "old")
+    image = source.commit(name)
+    try:
+        machine = make(image=image)
+        source.write("/root/state", "new")
+        image = source.commit(name)
+        assert make(image=image).read("/root/state") == b"new"
+    finally:
+        source.driver.remove_image(image)
+    assert machine.read("/root/state") == b"old"
+    machine.stop()
+    machine.start()
+    assert machine.read("/root/state") == b"old"
 
 
 def test_bake_costs_the_next_machine_nothing(lab: Lab, lacks: Lacks) -> None:

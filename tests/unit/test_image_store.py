@@ -23,6 +23,7 @@ from pytest_rexxinfra.images import ImageStore, Recipe, RootfsImage
 from pytest_rexxinfra.images.busybox import is_static
 from pytest_rexxinfra.images.debian import _packaged_node
 from pytest_rexxinfra.images.recipe import host_arch
+from pytest_rexxinfra.images.roots import in_use
 from pytest_rexxinfra.images.tarball import EPOCH, Tree
 from pytest_rexxinfra.locks import locked
 from pytest_rexxinfra.node import NODE_VERSION
@@ -253,6 +254,37 @@ def test_the_directory_of_an_image_is_shared_and_has_its_owners(store: ImageStor
     with pytest.raises(ImageError, match="was removed") as caught:
         store.rootfs(image)
     assert caught.value.hint
+
+
+def test_what_a_machine_runs_on_outlives_its_image(store: ImageStore, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+
+    def commit(text: str) -> Path:
+        file.write_text(text)
+
+        def pack(tar: Path) -> None:
+            with tarfile.open(tar, "w") as archive:
+                archive.add(file, file.name)
+
+        image = store.commit("it", pack, Deadline(30))
+        return store.rootfs(image) / file.name
+
+    old = commit("old")
+    with in_use(old.parent) as descriptor:
+        machine = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[descriptor])
+    try:
+        new = commit("new")
+        assert (old.read_text(), new.read_text()) == ("old", "new")
+        newer = commit("newer")
+        assert (old.exists(), new.exists(), newer.exists()) == (True, False, True)
+        store.remove("it")
+        assert (old.exists(), newer.exists()) == (True, False)
+    finally:
+        machine.communicate()
+    store.remove("it")
+    assert not old.parent.exists()
+    with pytest.raises(ImageError, match="was removed"), in_use(old.parent):
+        pass
 
 
 @needs_root
