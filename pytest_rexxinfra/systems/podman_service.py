@@ -37,9 +37,9 @@ class PodmanService:
         self._folder = Path(tempfile.mkdtemp(prefix="rexxinfra-podman-"))
         self._socket = self._folder / "api.sock"
         self.url = f"unix://{self._socket}"
-        self._log = self._folder / "log"
         serve = [program, "system", "service", "--time=0", self.url]
-        with self._log.open("wb") as log:
+        # Opened once, for its folder goes with the service; to append, so that reading moves no writer.
+        with (self._folder / "log").open("a+b") as log:
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", _SCRIPT, "sh", str(self._folder), *serve],
                 stdin=subprocess.PIPE,
@@ -50,16 +50,14 @@ class PodmanService:
                 cwd=self._folder,
                 start_new_session=True,
             )
-        complaints = self._log.open("rb")
-        try:
-            Deadline(_STARTING).wait_for(lambda: self._answers() or not self.alive, "the podman service")
-            failed = not self.alive
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            said = complaints.read().decode("utf-8", "replace")
-            complaints.close()
+            try:
+                Deadline(_STARTING).wait_for(lambda: self._answers() or not self.alive, "the podman service")
+                failed = not self.alive
+            except BaseException:
+                self.close()
+                raise
+            log.seek(0)
+            said = log.read().decode("utf-8", "replace")
         if failed:
             raise SystemUnavailable(
                 "the podman service does not start",

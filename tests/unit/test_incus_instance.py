@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -85,7 +86,8 @@ def test_process_1_waits_and_ends_when_told() -> None:
         assert process.wait(10) == 0
     finally:
         # In a machine the end of process 1 is that of all others too.
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("command", ["exit 3", ["sh", "-c", "exit 3"], "kill -9 $$"])
