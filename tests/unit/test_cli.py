@@ -130,6 +130,7 @@ def test_ps_rm_and_reap_leave_living_runs_alone() -> None:
     assert not lab.tally.left
 
 
+@pytest.mark.undisturbed
 @pytest.mark.parametrize("system", ["local", "docker"])
 def test_what_a_killed_run_leaves_is_reaped(system: str) -> None:
     script = (
