@@ -177,8 +177,9 @@ class ShellChannel:
         tail = outputs[STDOUT].tail
         if tail is None or outputs[STDERR].tail is None:
             self._end_command(outputs)
+            outcome = "the machine does not answer, it may still run" if self.broken else "it was killed in the machine"
             raise CommandTimeout(
-                f"command not done after {deadline.seconds:g} s; it was killed in the machine",
+                f"command not done after {deadline.seconds:g} s; {outcome}",
                 command=shown,
                 output=_both(outputs),
                 where=self._where,

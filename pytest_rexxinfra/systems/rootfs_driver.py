@@ -248,6 +248,8 @@ class RootfsDriver(Driver):
 
     def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
         record = self._living(machine)
+        if Cgroup(record.cgroup).frozen:
+            raise MachineDied("the machine is paused", where=f"{self.name}:{machine.name}", hint="machine.resume()")
         spec = self._specs.get(machine.lease, Spec(user=record.user))
         user = user or spec.user
         chosen = account(Path(f"/proc/{record.leader}/root"), user) if user else _ROOT

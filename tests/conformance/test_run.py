@@ -16,6 +16,7 @@ from pytest_rexxinfra.errors import CommandFailed, UsageError
 from .conftest import Lacks
 
 MIB = 1 << 20
+UNTIL = "until [ -e %s ]; do sleep 0.02; done"
 
 
 def test_output_and_where(shared: Machine) -> None:
@@ -130,13 +131,13 @@ def test_unicode(shared: Machine) -> None:
 
 
 def test_background_job_does_not_hold_the_command(shared: Machine) -> None:
-    mark = f"/tmp/late-{uuid.uuid4().hex}"
-    result = shared.run(f"(sleep 3; echo late; touch {mark}) & echo started", timeout=20)
+    go, mark = (f"/tmp/{name}-{uuid.uuid4().hex}" for name in ("go", "late"))
+    result = shared.run(f"({UNTIL % go}; echo late; touch {mark}) & echo started", timeout=20)
     assert result.lines == ["started"]
-    assert not shared.run(f"ls {mark}").ok, "the command waited for the job"
+    shared.run(["touch", go], check=True)
     shared.wait_until(f"ls {mark}")
     assert shared.run("echo after").lines == ["after"]
-    shared.run(["rm", mark], check=True)
+    shared.run(["rm", go, mark], check=True)
 
 
 def test_output_arrives_while_the_command_runs(shared: Machine) -> None:
@@ -200,10 +201,12 @@ def test_threads_may_share_a_machine(shared: Machine) -> None:
 
 
 def test_threads_do_not_wait_for_each_other(shared: Machine) -> None:
+    go = f"/tmp/go-{uuid.uuid4().hex}"
     with ThreadPoolExecutor(2) as pool:
-        slow = pool.submit(shared.run, "sleep 2; echo slow")
-        assert shared.run("echo quick", timeout=1.9).lines == ["quick"]
+        slow = pool.submit(shared.run, f"{UNTIL % go}; rm {go}; echo slow", timeout=20)
+        assert shared.run("echo quick", timeout=10).lines == ["quick"]
         assert not slow.done()
+        shared.run(["touch", go], check=True)
         assert slow.result().lines == ["slow"]
 
 
