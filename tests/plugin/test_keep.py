@@ -13,6 +13,8 @@ import pytest
 
 from .conftest import Run, tally
 
+pytestmark = pytest.mark.undisturbed
+
 
 class Kept(NamedTuple):
     """What the summary says of one machine that was kept."""
