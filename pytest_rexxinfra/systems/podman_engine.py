@@ -112,7 +112,8 @@ class PodmanEngine(Engine):
 
     def remove(self, container: str) -> None:
         # By docker's API podman would first ask the container to end, for ten seconds.
-        self.libpod("DELETE", f"/containers/{container}", params={"force": "true", "v": "true", "timeout": "0"})
+        options = {"force": "true", "volumes": "true", "timeout": "0"}
+        self.libpod("DELETE", f"/containers/{container}", params=options)
 
     def forget_image(self, name: str) -> None:
         # Forced, podman would remove the containers too.

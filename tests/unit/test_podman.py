@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,3 +104,23 @@ def test_machines_know_each_other_without_the_name_server(podman: str, lab: Lab)
     client.start()
     assert client.run(["node", "-e", look, "web"]).lines == [web.status.address]
     assert web.run(["node", "-e", look, "client"]).lines == [client.status.address]
+
+
+def test_volumes_of_an_image_go_with_the_machine(podman: str, lab: Lab, tmp_path: Path) -> None:
+    def volumes() -> set[str]:
+        listed = subprocess.run([podman, "volume", "ls", "--quiet"], capture_output=True, text=True, check=True)
+        return set(listed.stdout.split())
+
+    first = lab.provision()
+    image = first.commit("rexxinfra/test-volume:1")
+    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nVOLUME /data\n")
+    before = volumes()
+    try:
+        machine = lab.provision(spec=Spec(image=str(tmp_path)))
+        assert len(volumes() - before) == 1
+        lab.destroy(machine)
+        assert volumes() <= before
+    finally:
+        name = hashlib.sha256(str(tmp_path.resolve()).encode()).hexdigest()[:16]
+        for built in (f"rexxinfra/dockerfile:{name}", image):
+            first.driver.remove_image(built)

@@ -58,7 +58,7 @@ def test_a_container_is_removed_without_being_asked_to_end(monkeypatch: pytest.M
         PodmanEngine().remove("it")
     method, path, query = re.fullmatch(r"(\w+) ([^?]+)\?(.*)", asked[-1]).groups()  # type: ignore[union-attr]
     assert (method, path.rpartition("/libpod/")[2]) == ("DELETE", "containers/it")
-    assert parse_qs(query) == {"force": ["true"], "v": ["true"], "timeout": ["0"]}
+    assert parse_qs(query) == {"force": ["true"], "volumes": ["true"], "timeout": ["0"]}
 
 
 @pytest.mark.parametrize(
