@@ -19,6 +19,8 @@ class Step:
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     failed: bool = False
+    note: str = ""
+    """How far it is, where it tells."""
 
     @property
     def seconds(self) -> float:

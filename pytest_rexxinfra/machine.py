@@ -277,6 +277,14 @@ class Machine:
     def _spawn(self, argv: Sequence[str]) -> Stream:
         return self.driver.open(self.resource, argv, Deadline(5))
 
+    def kill(self, pid_file: str) -> None:
+        """Kill the process whose id is in a file of the machine, with everything that descends from it.
+
+        Raises `CommandFailed` when the file cannot be read.
+        """
+        pid = self.read(pid_file).decode().strip()
+        kill_descendants(self._spawn, pid, Deadline(_PROBING), itself=True)
+
     def fetch(
         self,
         command: str,

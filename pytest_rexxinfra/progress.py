@@ -82,7 +82,8 @@ class Progress:
         where = f"[{step.where}]"
         if self._colour:
             where = f"{_RED if step.failed else _CYAN}{where}{_PLAIN}"
-        return f"{self._prefix}{where} {step.what} … {step.seconds:.1f} s"
+        note = f" · {step.note}" if step.note else ""
+        return f"{self._prefix}{where} {step.what} … {step.seconds:.1f} s{note}"
 
     def _write(self, text: str, end: str = "") -> None:
         assert self._file is not None
