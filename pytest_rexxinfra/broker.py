@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .machine import Machine
     from .model import Resource, Spec
+    from .rexx.build import Build
     from .session import RexxSession
 
 _CREDENTIALS = struct.Struct("3i")
@@ -188,7 +189,7 @@ class Broker:
             getattr(custodian, name)(arguments)
 
     def _share(
-        self, lab: Lab, worker: str, key: str, target: str, spec: Spec, rexx: bool
+        self, lab: Lab, worker: str, key: str, target: str, spec: Spec, build: Build | None
     ) -> tuple[Resource, Spec, str, bool]:
         """The shared machine for ``key``, and whether the asker has to prepare it for all."""
         from .errors import ProvisionError
@@ -203,7 +204,7 @@ class Broker:
                 return machine.resource, machine.spec.but(build=None), machine.name, False
             shared.state = "making"
         try:
-            machine = lab.provision(target, spec, build=lab.build if rexx else None)
+            machine = lab.provision(target, spec, build=build)
         except BaseException:
             with self._changed:
                 shared.state = "absent"

@@ -90,7 +90,10 @@ def rexx_target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture
 def rexx_build(request: pytest.FixtureRequest) -> Build:
-    """The REXX build that this run tests."""
+    """The REXX build that this run of the test tests."""
+    if hasattr(request, "param"):
+        build: Build = request.param
+        return build
     with _shown_plainly():
         return rexx_session(request.config).lab.build
 
@@ -102,7 +105,7 @@ def machine(request: pytest.FixtureRequest, rexx_target: Target) -> Machine:
 
 
 @pytest.fixture
-def rexx(machine: Machine, request: pytest.FixtureRequest) -> RexxRuntime:
+def rexx(machine: Machine, rexx_build: Build) -> RexxRuntime:
     """Runs REXX in a machine of the chosen target: ``rexx("SAY 'hello'").lines == ["hello"]``."""
     with _shown_plainly():
         return machine.rexx

@@ -127,11 +127,29 @@ class Lab:
         return [self._meant(target) for target in named]
 
     @cached_property
+    def builds(self) -> dict[str, Build]:
+        """The builds that the settings name, each under a short name, resolved once."""
+        from .rexx.builds import resolve_all
+
+        return resolve_all(self.settings.build, events=self.events, deadline=Deadline(self.settings.build_timeout))
+
+    @property
     def build(self) -> Build:
-        """The build that the settings name, resolved once."""
+        """The build that the settings name; the first of several."""
+        return next(iter(self.builds.values()))
+
+    @cached_property
+    def reference(self) -> Build | None:
+        """The build that others are compared with, if the settings name one."""
         from .rexx.builds import resolve
 
-        return resolve(self.settings.build, events=self.events, deadline=Deadline(self.settings.build_timeout))
+        if self.settings.compare is None:
+            return None
+        return resolve(self.settings.compare, events=self.events, deadline=Deadline(self.settings.build_timeout))
+
+    def ordered(self, order: Order) -> Build | None:
+        """The build that an order asks for."""
+        return (order.build or self.build) if order.rexx else None
 
     def target(self, text: str) -> Target:
         """Read a target as a user writes it."""
@@ -414,7 +432,7 @@ class Lab:
         if machine is not None:
             self.tally.pooled += 1
             return machine
-        machine = self.provision(order.target, order.spec, build=self.build if order.rexx else None)
+        machine = self.provision(order.target, order.spec, build=self.ordered(order))
         self.pool.learn(order)
         return machine
 
@@ -423,8 +441,7 @@ class Lab:
         if not isinstance(self.custodian, RunCustodian) and {system, "*"} & set(self.settings.bounds):
             # A machine that waits here would keep another worker's test from having one at all.
             return None
-        build = self.build if order.rexx else None
-        driver, spec, name = self._resolved(order.target, order.spec, None, build, bake=False)
+        driver, spec, name = self._resolved(order.target, order.spec, None, self.ordered(order), bake=False)
         many = self.pool.pending >= _MANY
         machine = self._create(driver, spec.but(handed_on=many), name, wait=False)
         if machine is not None and order.rexx:
@@ -450,9 +467,12 @@ class Lab:
 
     def _baked(self, driver: Driver, target: Target, spec: Spec, build: Build, bake: bool) -> str:
         """The image of ``spec`` with ``build`` in it; made the first time, once for all processes, if ``bake``."""
+        from .rexx.deployment import hooks_digest
+
         deadline = Deadline(self.settings.build_timeout)
         base = driver.prepare(spec, deadline)
-        key = hashlib.sha256(f"{_BAKE_FORMAT} {base} {build.digest}".encode()).hexdigest()[:24]
+        made_of = f"{_BAKE_FORMAT} {hooks_digest()} {base} {build.digest}"
+        key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
         found = driver.baked(key)
         if found:
             return found

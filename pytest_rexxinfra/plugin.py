@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from . import fixtures, hookspecs
 from .fixtures import rexx_session, started_session, xdist_broker
+
+_SCRIPTS = pytest.StashKey[bool]()
 
 OPTIONS = {
     "target": (
@@ -18,10 +21,20 @@ OPTIONS = {
         "several run every such test once each (default: local)",
     ),
     "build": (
-        "BUILD",
+        "BUILD[,BUILD...]",
         "the REXX build to test: a binary, a RexxJS checkout, an archive, github:OWNER/REPO@REF, "
-        "URL#sha256=HEX, a name from `rexxinfra build list`, regina, or auto (default)",
+        "URL#sha256=HEX, a name from `rexxinfra build list`, regina, or auto (default); with several, "
+        "tests that run REXX run once with each. May be repeated",
     ),
+    "scripts": (
+        "PATTERN[,...]",
+        "files that are tests themselves, such as '*.rexx', wherever pytest looks for tests; off for none. "
+        "Left out: .rexx files that the command line names, and directories of REXX tests that it names "
+        "together with --rexx-target",
+    ),
+    "update-expected": (None, "write what each script prints to NAME.out beside it, or correct NAME.expect"),
+    "compare": ("BUILD", "run each script on this build too, such as regina, and fail where the two differ"),
+    "known-differences": ("FILE", "differences that --rexx-compare does not count, in TOML, each with a reason"),
     "image": (
         "IMAGE",
         "image of the machines: one of `rexxinfra image list` or the system's own name of one",
@@ -54,6 +67,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, (metavar, text) in OPTIONS.items():
         key = name.replace("-", "_")
         takes: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true", "default": None}
+        if name == "build":
+            takes["action"] = "append"
         group.addoption(
             f"--rexx-{name}",
             dest=f"rexx_{key}",
@@ -76,6 +91,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "collect(pattern, ...): files of the test's machines that --rexx-artifacts fetches, such as '/var/log/**'",
     )
+    config.addinivalue_line(
+        "markers", "requires(what, ...): what @requires names before a test routine of a REXX script"
+    )
     config.pluginmanager.register(fixtures, "rexxinfra-fixtures")
 
 
@@ -96,16 +114,42 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return started.header() if started else []
 
 
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    config = parent.config
+    if file_path.suffix != ".rexx" and not _names_scripts(config):
+        return None
+    if not rexx_session(config).scripts.asked_for(file_path, parent.session):
+        return None
+    from .collector import RexxFile
+
+    return RexxFile.from_parent(parent, path=file_path)
+
+
+def _names_scripts(config: pytest.Config) -> bool:
+    """Whether this run says which files are scripts; quick, for it is asked about every file."""
+    if _SCRIPTS not in config.stash:
+        file = config.rootpath / "pyproject.toml"
+        config.stash[_SCRIPTS] = bool(
+            config.getoption("rexx_scripts")
+            or os.environ.get("REXX_SCRIPTS")
+            or (file.is_file() and b"[tool.rexxinfra" in file.read_bytes() and b"scripts" in file.read_bytes())
+        )
+    return config.stash[_SCRIPTS]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "rexx_target" in metafunc.fixturenames:
-        targets = rexx_session(metafunc.config).lab.targets
-        metafunc.parametrize("rexx_target", targets, ids=map(str, targets), indirect=True)
+        lab = rexx_session(metafunc.config).lab
+        metafunc.parametrize("rexx_target", lab.targets, ids=map(str, lab.targets), indirect=True)
+        if "rexx_build" in metafunc.fixturenames and "," in lab.settings.build:
+            metafunc.parametrize("rexx_build", list(lab.builds.values()), ids=list(lab.builds), indirect=True)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     broker = xdist_broker(node.config)
-    node.workerinput["rexxinfra"] = {"run": broker.run, "address": broker.address}
+    named = node.config.args_source is pytest.Config.ArgsSource.ARGS
+    node.workerinput["rexxinfra"] = {"run": broker.run, "address": broker.address, "named": named}
 
 
 @pytest.hookimpl(tryfirst=True)

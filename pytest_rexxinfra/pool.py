@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from .errors import RexxInfraError
 from .machine import Machine
 from .model import Spec
+from .rexx.build import Build
 from .target import Target
 
 
@@ -21,10 +22,12 @@ class Order:
     target: Target
     spec: Spec
     rexx: bool
+    build: Build | None = None
+    """The build that ``rexx`` means, where a run has several."""
 
     @property
     def key(self) -> str:
-        return f"{self.target} {self.rexx} {self.spec!r}"
+        return f"{self.target} {self.build.digest if self.build else self.rexx} {self.spec!r}"
 
 
 class Pool:

@@ -8,13 +8,14 @@ import shlex
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
+from _pytest.nodes import Node
 
 from .custody import Custodian, RunCustodian
 from .deadline import Deadline
@@ -30,12 +31,15 @@ from .pod import Pod, joined
 from .policy import Mode
 from .pool import Order
 from .progress import Progress
+from .script_tests import ScriptTests
 from .settings import Settings
 from .systems import registry
 from .target import Target
 
 if TYPE_CHECKING:
     from .broker import Broker
+    from .collector import RexxItem
+    from .rexx.build import Build
 
 SCOPES = ("test", "module", "run")
 
@@ -73,6 +77,14 @@ class RexxSession:
         given = {each.name: self._config.getoption(f"rexx_{each.name}", None) for each in dataclasses.fields(Settings)}
         with _as_usage_error():
             return Settings.load(given, root=self._config.rootpath)
+
+    @cached_property
+    def scripts(self) -> ScriptTests:
+        """The REXX scripts that are tests."""
+        named = self._config.args_source is pytest.Config.ArgsSource.ARGS
+        if self._worker and "rexxinfra" in self._worker:
+            named = self._worker["rexxinfra"]["named"]
+        return ScriptTests(self, self._config, named)
 
     @cached_property
     def lab(self) -> Lab:
@@ -133,11 +145,13 @@ class RexxSession:
         chosen = self.settings.build
         if chosen != "auto" and not hasattr(self._config, "workerinput") and targets:
             with _as_usage_error():
-                self.lab.build  # noqa: B018 - resolving is the check
+                self.lab.builds  # noqa: B018 - resolving is the check
+                self.lab.reference  # noqa: B018
 
     def header(self) -> list[str]:
         image = f", image {self.settings.image}" if self.settings.image else ""
-        build = self.lab.build.label if self.settings.build != "auto" else "auto"
+        chosen = self.settings.build
+        build = "auto" if chosen == "auto" else "; ".join(each.label for each in self.lab.builds.values())
         mode = self.settings.policy.mode
         policy = "" if mode == Mode.MODERATE else f", policy {mode}"
         return [f"rexxinfra: target {self.settings.target}{image}, build {build}{policy}"]
@@ -149,38 +163,71 @@ class RexxSession:
             chosen = Target.parse(target, registry.names()) if isinstance(target, str) else target
             _patterns(request.node)
             wishes, scope = _wishes(request.node)
-            order = Order(chosen, Spec.of(**wishes), "rexx" in request.fixturenames)
+            order = Order(chosen, Spec.of(**wishes), "rexx" in request.fixturenames, _build_of(request.node))
             if scope == "test":
                 machine = self._ready(self.lab.take(order))
                 request.addfinalizer(lambda: self._dispose(machine))
             else:
-                machine = self._of_scope(request, order, scope)
-            self._use(request, machine)
+                module = request.node.getparent(pytest.Module)
+                machine = self._of_scope(order, request.session if scope == "run" or module is None else module)
+            self._use(request.node, machine)
             return machine
 
-    def _of_scope(self, request: pytest.FixtureRequest, order: Order, scope: str) -> Machine:
-        """The machine that the tests of a module, or of the run, share."""
-        module = request.node.getparent(pytest.Module)
-        owner = request.session if scope == "run" or module is None else module
+    def script_machine(self, item: RexxItem) -> Machine:
+        """The machine for a REXX script that is a test: that of the run, or of its file, as its marks say.
+
+        Marks go over the headers of the script.
+        """
+        with shown_plainly(), self._skipping(item.where.target):
+            self._item = item
+            order, owner = self._script_order(item)
+            machine = self._of_scope(order, owner)
+            self._use(item, machine)
+            return machine
+
+    def script_order(self, item: RexxItem) -> tuple[str, str]:
+        """What two scripts have in common that can run in the same machine."""
+        order, owner = self._script_order(item)
+        return order.key, owner.nodeid
+
+    def _script_order(self, item: RexxItem) -> tuple[Order, Node]:
+        marked, scope = _wishes(item, "run")
+        order = Order(item.where.target, Spec.of(**{**item.script.wishes, **marked}), True, item.where.build)
+        return order, item.session if scope == "run" or item.parent is None else item.parent
+
+    def forget(self, machine: Machine) -> None:
+        """Take down a shared machine that is of no use any more, so that the next test gets another one."""
+        for key in [key for key, shared in self._shared.items() if shared is machine]:
+            del self._shared[key]
+        self._dispose(machine)
+
+    def _of_scope(self, order: Order, owner: Node) -> Machine:
+        """The machine that the tests of a module or a file, or of the run, share."""
         key = (owner.nodeid, order.key)
         if key in self._shared:
             return self._shared[key]
         custodian = self.lab.custodian
-        if owner is module or isinstance(custodian, RunCustodian):
+        if not isinstance(owner, pytest.Session) or isinstance(custodian, RunCustodian):
             self._shared[key] = self._ready(self.lab.take(order))
-            owner.addfinalizer(lambda: self._dispose(self._shared.pop(key)))
+            owner.addfinalizer(lambda: self._dispose_shared(key))
         else:
             self._shared[key] = self._of_all_workers(custodian, order)
         return self._shared[key]
+
+    def _dispose_shared(self, key: tuple[str, str]) -> None:
+        machine = self._shared.pop(key, None)
+        if machine is not None:
+            self._dispose(machine)
 
     def _of_all_workers(self, custodian: Custodian, order: Order) -> Machine:
         """The machine that all workers share; the controller makes it, the first worker prepares it."""
         from .worker import WorkerCustodian
 
         assert isinstance(custodian, WorkerCustodian)
-        resource, spec, name, prepare = custodian.share(order.key, str(order.target), order.spec, order.rexx)
+        build = self.lab.ordered(order)
+        resource, spec, name, prepare = custodian.share(order.key, str(order.target), order.spec, build)
         try:
-            machine = self.lab.attach(order.target, resource, spec, name, self.lab.build if order.rexx else None)
+            machine = self.lab.attach(order.target, resource, spec, name, build)
             if prepare:
                 if order.rexx:
                     machine.rexx.deploy()
@@ -193,12 +240,11 @@ class RexxSession:
             custodian.prepared(order.key, True)
         return machine
 
-    def _use(self, request: pytest.FixtureRequest, machine: Machine) -> None:
+    def _use(self, item: pytest.Item, machine: Machine) -> None:
         """Arrange that what this test did in a machine is reported, and saved before the machine goes."""
-        item = request.node
         start = machine.transcript.mark()
         item.stash.setdefault(_MACHINES, []).append((machine, start))
-        request.addfinalizer(lambda: self._save(item, machine, start))
+        item.addfinalizer(lambda: self._save(item, machine, start))
 
     @contextmanager
     def provisioner(self, request: pytest.FixtureRequest, target: Target) -> Iterator[Provisioner]:
@@ -212,9 +258,8 @@ class RexxSession:
                 self._save(request.node, machine, 0)
             self._dispose(*provisioner.machines, others=provisioner.others)
 
-    def provide(self, target: Target, spec: Spec, name: str | None, rexx: bool) -> Machine:
+    def provide(self, target: Target, spec: Spec, name: str | None, build: Build | None) -> Machine:
         """Make a machine of which the pool knows nothing."""
-        build = self.lab.build if rexx else None
         return self._ready(self.lab.provision(target, spec, name=name, build=build))
 
     def _ready(self, machine: Machine) -> Machine:
@@ -432,9 +477,11 @@ class Provisioner:
         with shown_plainly(), self._session._skipping(self._target):
             marked, _ = _wishes(self._request.node)
             spec = Spec.of(**{**marked, **wishes})
-            machine = self._session.provide(self._target, joined(spec, pod) if pod else spec, name, rexx)
+            node = self._request.node
+            build = self._session.lab.ordered(Order(self._target, spec, rexx, _build_of(node)))
+            machine = self._session.provide(self._target, joined(spec, pod) if pod else spec, name, build)
             self.machines.append(machine)
-            self._request.node.stash.setdefault(_MACHINES, []).append((machine, 0))
+            node.stash.setdefault(_MACHINES, []).append((machine, 0))
             return machine
 
     def pod(self, name: str = "pod", ports: Sequence[int] = ()) -> Pod:
@@ -465,8 +512,8 @@ class Provisioner:
             return self.others[-1]
 
 
-def _wishes(node: pytest.Item) -> tuple[dict[str, Any], str]:
-    """What the marks of a test ask for, nearer marks over farther ones; raises `UsageError`."""
+def _wishes(node: pytest.Item, usual: str = "test") -> tuple[dict[str, Any], str]:
+    """What the marks of a test ask for, nearer marks over farther ones, and its scope; raises `UsageError`."""
     wishes: dict[str, Any] = {}
     for mark in reversed(list(node.iter_markers("machine"))):
         if mark.args:
@@ -474,7 +521,7 @@ def _wishes(node: pytest.Item) -> tuple[dict[str, Any], str]:
                 f"@pytest.mark.machine{mark.args!r}: wishes need their names", hint="for example image='mini'"
             )
         wishes.update(mark.kwargs)
-    scope = wishes.pop("scope", "test")
+    scope = wishes.pop("scope", usual)
     if scope not in SCOPES:
         raise UsageError(f"@pytest.mark.machine: scope {scope!r} is not one of {', '.join(SCOPES)}")
     return wishes, scope
@@ -506,7 +553,15 @@ def _orders(item: pytest.Item) -> list[Order]:
         spec = Spec.of(**wishes)
     except UsageError:
         return []
-    return [Order(target, spec, "rexx" in item.fixturenames) for target in targets] if scope == "test" else []
+    if scope != "test":
+        return []
+    return [Order(target, spec, "rexx" in item.fixturenames, _build_of(item)) for target in targets]
+
+
+def _build_of(item: pytest.Item) -> Build | None:
+    """The build that a test runs with, where it runs once with each of several."""
+    parameters: Mapping[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters.get("rexx_build")
 
 
 @contextmanager

@@ -21,12 +21,18 @@ OFF = "off"
 class Settings:
     """What a run was asked for; ``timeout`` is in seconds, for one command or script.
 
+    ``build`` may name several, with commas. ``scripts`` are patterns of the files that are tests themselves,
+    ``compare`` names the build that each of them is compared with.
     ``max`` maps a system, or ``*`` for every other one, to how many machines there may be in it at a time.
     ``audit`` is the file of the audit log, ``off``, or empty for its usual place.
     """
 
     target: str = "local"
     build: str = "auto"
+    scripts: tuple[str, ...] = ()
+    compare: str | None = None
+    known_differences: Path | None = None
+    update_expected: bool = False
     image: str | None = None
     require: tuple[str, ...] = ()
     timeout: float = 60.0
@@ -164,6 +170,13 @@ def _path(value: Any, place: str) -> Path:
     return path
 
 
+def _file(value: Any, place: str) -> Path:
+    path = Path(str(value)).expanduser().absolute()
+    if not path.is_file():
+        raise UsageError(f"{place}: there is no file {path}")
+    return path
+
+
 def _policy(places: Sequence[tuple[str, Any]], root: Path) -> Policy:
     """A mode from the command line or the environment goes over that of the file, and leaves the rest of its table."""
     *outer, (place, table) = places
@@ -186,6 +199,10 @@ _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
     "target": _text,
     "build": _text,
     "image": _text,
+    "scripts": _names,
+    "compare": _text,
+    "known_differences": _file,
+    "update_expected": _flag,
     "require": _names,
     "timeout": _seconds,
     "keep": _keep,

@@ -16,6 +16,7 @@ from .broker import peer
 from .deadline import Deadline
 from .errors import ProvisionError
 from .model import Kind, Owner, Resource, Spec
+from .rexx.build import Build
 from .slots import Slots
 
 _ORPHANED = 70
@@ -65,9 +66,9 @@ class WorkerCustodian:
     def kept(self, leases: Iterable[str]) -> None:
         self._send(0, "kept", list(leases))
 
-    def share(self, key: str, target: str, spec: Spec, rexx: bool) -> tuple[Resource, Spec, str, bool]:
+    def share(self, key: str, target: str, spec: Spec, build: Build | None) -> tuple[Resource, Spec, str, bool]:
         """The machine that all workers share under ``key``; the last item says whether to prepare it."""
-        found: tuple[Resource, Spec, str, bool] = self._ask("share", (key, target, spec, rexx))
+        found: tuple[Resource, Spec, str, bool] = self._ask("share", (key, target, spec, build))
         return found
 
     def prepared(self, key: str, well: bool) -> None:

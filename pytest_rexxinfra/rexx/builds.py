@@ -53,6 +53,22 @@ def resolve(
     return question.auto() if wanted == "auto" else question.one(wanted)
 
 
+def resolve_all(text: str, *, events: Events | None = None, deadline: Deadline | None = None) -> dict[str, Build]:
+    """The builds of a comma-separated list, each under a name that is short and its own.
+
+    Raises what `resolve` raises.
+    """
+    found: dict[str, Build] = {}
+    for part in dict.fromkeys(part.strip() for part in text.split(",") if part.strip()) or ["auto"]:
+        short = part if "/" not in part else Path(part.partition("#")[0]).resolve().name or part
+        name, number = short, 1
+        while name in found:
+            number += 1
+            name = f"{short}-{number}"
+        found[name] = resolve(part, events=events, deadline=deadline)
+    return found
+
+
 @dataclass(frozen=True)
 class _Question:
     """What `resolve` was asked with, handed to every place that is looked at."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import tarfile
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 HOME = "/opt/rexxinfra"
 """Where everything that we put into a machine lives."""
 
+HOOKS = ("exit_value.cjs", "routines.cjs")
+"""What node loads before a RexxJS checkout: for every script, and for test runs as well."""
+
 _NODE = f"{HOME}/node"
 
 
@@ -35,9 +40,23 @@ class Deployment:
     """A build that is ready to run in one machine: how to start it, and what its start needs."""
 
     build: Build
+    root: str
+    """Where the files of the build are in the machine."""
     argv: tuple[str, ...]
+    runner_argv: tuple[str, ...]
+    """The same for RexxJS's test runner, with what tells of each routine where that can be seen."""
     exit_value_file: bool
     """Whether the interpreter writes its EXIT value to the file that ``REXXINFRA_EXIT_VALUE`` names."""
+
+    def at(self, root: str) -> Deployment:
+        """The same with a copy of the build at ``root``."""
+        there = {word: word.replace(f"{self.root}/", f"{root}/", 1) for word in (*self.argv, *self.runner_argv)}
+        return replace(
+            self,
+            root=root,
+            argv=tuple(there[word] for word in self.argv),
+            runner_argv=tuple(there[word] for word in self.runner_argv),
+        )
 
 
 def deploy(machine: Machine, build: Build, deadline: Deadline) -> Deployment:
@@ -46,15 +65,13 @@ def deploy(machine: Machine, build: Build, deadline: Deadline) -> Deployment:
     Costs one short command when it is there already. Raises `BuildError` when it cannot run there.
     """
     if machine.sees(str(build.root)):
-        hook = str(_hook()) if build.kind == "checkout" else None
-        return _deployment(
-            build, str(build.root), _controller_node(machine, deadline) if build.needs_node else "", hook
-        )
+        node = _controller_node(machine, deadline) if build.needs_node else ""
+        return _deployment(build, str(build.root), node, str(_package()))
     root = build_home(build)
-    hook = f"{HOME}/exit_value.cjs" if build.kind == "checkout" else None
+    hooks = f"{HOME}/hooks-{hooks_digest()}" if build.kind == "checkout" else ""
     look = [f"[ -e {shlex.quote(f'{root}/{build.entry}')} ] && echo build"]
-    if hook:
-        look.append(f"[ -e {hook} ] && echo hook")
+    if hooks:
+        look.append(f"[ -e {hooks} ] && echo hooks")
     if build.needs_node:
         look.append(f"command -v node || {{ [ -x {_NODE}/bin/node ] && echo {_NODE}/bin/node; }}")
     found = machine.run("; ".join(look), timeout=deadline.remaining()).lines
@@ -62,22 +79,39 @@ def deploy(machine: Machine, build: Build, deadline: Deadline) -> Deployment:
     if "build" not in found:
         with machine.step(f"deploy {build.label}"):
             _copy(machine, build, root, deadline)
-    if hook and "hook" not in found:
-        machine.write(hook, _hook().read_bytes())
+    if hooks and "hooks" not in found:
+        _bring_hooks(machine, hooks)
     if build.needs_node and not node:
         node = _bring_node(machine, deadline)
-    return _deployment(build, root, node, hook)
+    return _deployment(build, root, node, hooks)
 
 
-def _deployment(build: Build, root: str, node: str, hook: str | None) -> Deployment:
-    argv = build.command(root, node)
-    if hook and build.needs_node:
-        argv = [argv[0], "-r", hook, *argv[1:]]
-    return Deployment(build, tuple(argv), exit_value_file=hook is not None and build.needs_node)
+def _deployment(build: Build, root: str, node: str, hooks: str) -> Deployment:
+    argv = runner = tuple(build.command(root, node))
+    if build.kind == "checkout":
+        exit_value, routines = (("-r", f"{hooks}/{name}") for name in HOOKS)
+        argv, runner = (argv[0], *exit_value, *argv[1:]), (argv[0], *exit_value, *routines, *argv[1:])
+    return Deployment(build, root, argv, runner, exit_value_file=build.kind == "checkout")
 
 
-def _hook() -> Path:
-    return Path(str(files("pytest_rexxinfra.rexx") / "exit_value.cjs"))
+@cache
+def hooks_digest() -> str:
+    """Changes when what we load into RexxJS changes."""
+    whole = hashlib.sha256()
+    for name in HOOKS:
+        whole.update((_package() / name).read_bytes())
+    return whole.hexdigest()[:8]
+
+
+def _package() -> Path:
+    return Path(str(files("pytest_rexxinfra.rexx")))
+
+
+def _bring_hooks(machine: Machine, hooks: str) -> None:
+    texts = {f"{hooks}.partial/{name}": (_package() / name).read_text("utf-8") for name in HOOKS}
+    write = " && ".join(f"printf %s {shlex.quote(text)} >{place}" for place, text in texts.items())
+    command = f"rm -rf {hooks} && mkdir -p {hooks}.partial && {write} && mv {hooks}.partial {hooks}"
+    machine.run_reporting(command, shown=f"write {hooks}")
 
 
 def _copy(machine: Machine, build: Build, root: str, deadline: Deadline) -> None:

@@ -23,16 +23,23 @@ if (target && process.argv[1] && process.env.REXXJS_TEST_RUNNER !== 'true') {
   }
 }
 
-// A hook in Module._load would be a line in every stack trace, which scripts and `--verbose` show.
-// So wait on the module's place in node's cache instead, and on its `module.exports = …`.
 function watch(file) {
-  onAssignment(Module._cache, file, undefined, (module) => {
-    onAssignment(module, 'exports', module.exports, (exports) => {
-      const known = exports && exports.RexxInterpreter && exports.RexxInterpreter.prototype;
-      if (known) observe(known);
-    });
+  onModule(file, (exports) => {
+    const known = exports && exports.RexxInterpreter && exports.RexxInterpreter.prototype;
+    if (known) observe(known);
   });
 }
+
+// Calls back with what the module of a file exports, when it is loaded.
+// A hook in Module._load would be a line in every stack trace, which scripts and `--verbose` show.
+// So wait on the module's place in node's cache instead, and on its `module.exports = …`.
+function onModule(file, callback) {
+  onAssignment(Module._cache, file, undefined, (module) => {
+    onAssignment(module, 'exports', module.exports, callback);
+  });
+}
+
+module.exports = { onModule };
 
 // Calls back on the first assignment to object[key], which is an ordinary property from then on.
 function onAssignment(object, key, initial, callback) {
