@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from pytest_rexxinfra.rexx.build import Build
 
+from .handlers import Finding, markdown, table
 from .support import Expected
 
 
@@ -19,3 +23,24 @@ def dialect(rexx_build: Build) -> str:
 def expected(dialect: str) -> Expected:
     """``expected(rexxjs=…, regina=…)``: what the build that is tested should do."""
     return Expected(dialect)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of the ADDRESS handlers, which is in the reports of their tests, also of those of xdist workers."""
+    reports = [report for listed in terminalreporter.stats.values() for report in listed]
+    rows = [
+        row
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, row in report.user_properties
+        if name == "handler"
+    ]
+    findings = sorted(map(Finding.of, rows), key=lambda finding: finding.place)
+    if not findings:
+        return
+    terminalreporter.section("ADDRESS handlers")
+    for line in table(findings):
+        terminalreporter.write_line(line)
+    file = os.environ.get("REXX_HANDLERS_REPORT")
+    if file:
+        Path(file).write_text(markdown(findings))
