@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -207,6 +208,25 @@ def build_list() -> None:
         for each in named.list_()
     ]
     table("no named builds", ["NAME", "BUILD", "KIND", "", "AGE"], rows)
+
+
+@build.command("inspect")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--fresh", is_flag=True, help="Run the build again, even if the facts are known.")
+@click.argument("what", metavar="[BUILD]", default="auto")
+@plain_errors
+def build_inspect(what: str, as_json: bool, fresh: bool) -> None:
+    """Tell facts about BUILD: what it is made of, how fast it starts, what its exit status tells.
+
+    BUILD is as for pytest's --rexx-build, by default auto. It is run on this computer, once: the facts
+    are then known by its digest and the version of node.
+    """
+    from .rexx import builds, facts
+
+    listener, deadline = events(), Deadline(_BUILDING)
+    found = builds.resolve(what, events=listener, deadline=deadline)
+    told = facts.inspect(found, listener, deadline, os.environ, fresh=fresh)
+    click.echo(json.dumps(told.as_json(), indent=2) if as_json else told.report())
 
 
 @build.command("rm")

@@ -102,7 +102,7 @@ class ScriptTests:
         """Run an item, if it has not run along with an earlier one; raises what the machine raises."""
         machine = self._session.script_machine(item)
         suite = self._suite(machine, item)
-        run = suite.run(self._job(item), list(self._ahead(item)))
+        run = suite.run(self._job(item), self._ahead(item))
         outcome = self._recorded(item, run) if self._session.settings.update_expected else run.outcomes[item.test]
         seen = Observation.of(
             item.label,

@@ -8,6 +8,7 @@ import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,9 @@ class Job:
 
     @property
     def pattern(self) -> str:
-        """The argument that makes the script run only what is wanted; empty when it runs all by itself."""
-        if not self.script.selects or {each.name for each in self.script.routines} <= {*self.names}:
+        """The argument that makes the script run only what is wanted; empty when it runs that by itself."""
+        by_itself = {each.name for each in self.script.routines if each.skip is None}
+        if not self.script.selects or by_itself <= {*self.names}:
             return ""
         return f"^({'|'.join(map(re.escape, self.names))})$"
 
@@ -108,7 +110,7 @@ class Suite:
         self.dead = False
         """Whether the machine is gone."""
 
-    def run(self, job: Job, ahead: Sequence[Job] = ()) -> ScriptRun:
+    def run(self, job: Job, ahead: Iterable[Job] = ()) -> ScriptRun:
         """What became of the script of ``job``; those ``ahead`` may be run along with it.
 
         Raises `Unsupported` for a test that needs a runner which the build does not have, and what the
@@ -117,7 +119,8 @@ class Suite:
         if not self._may_be_batched(job):
             return self._run_alone(job)
         while job.script.path not in self._runs:
-            self._run_batch([job, *(each for each in ahead if self._goes_with(each, job))][:MOST_FILES])
+            fitting = (each for each in ahead if self._goes_with(each, job))
+            self._run_batch([job, *islice(fitting, MOST_FILES - 1)])
         return self._runs[job.script.path]
 
     def _may_be_batched(self, job: Job) -> bool:
