@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .errors import RexxInfraError
+from .github import FAILED_AT
 from .rexx.outcome import Outcome, Verdict
 from .rexx.script import MAIN, Script
 from .script_tests import Where
@@ -64,7 +65,6 @@ class RexxItem(pytest.Item):
         self.script = self.parent.script
         self.test = test
         self.where = where
-        self.seconds: float | None = None
         routine = self.script.routine(test)
         self._line = routine.line if routine else 1
         for tag in self.script.tags:
@@ -97,11 +97,11 @@ class RexxItem(pytest.Item):
 
         with shown_plainly():
             outcome = rexx_session(self.config).scripts.outcome(self)
-        self.seconds = outcome.seconds
+        self.user_properties.append(("rexx_build", self.where.build.label))
         if outcome.verdict is Verdict.SKIPPED:
             raise pytest.skip.Exception(outcome.reason, _use_item_location=True)
         if outcome.verdict is Verdict.FAILED:
-            self.user_properties.append(("rexx_failed_at", f"{self._file}:{outcome.line or self._line}"))
+            self.user_properties.append((FAILED_AT, f"{self._file}:{outcome.line or self._line}"))
             raise ScriptFailed(outcome)
 
     def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: Any = None) -> str | TerminalRepr:
@@ -115,12 +115,12 @@ class RexxItem(pytest.Item):
 
 
 def story(script: Script, outcome: Outcome, place: str) -> str:
-    """A failure for a person: the lines of the script round the failing one, the reason, trace, output, and where."""
-    parts = []
+    """A failure for a person: the reason, the script round the failing line, where it ran, trace and output."""
+    at = f"{script.path}:{outcome.line}" if outcome.line else str(script.path)
+    parts = [*(f"E   {line}" for line in (outcome.reason or "the script failed").splitlines()), ""]
     if outcome.line:
         parts += [*_excerpt(script, outcome.line), ""]
-    parts += [f"E   {line}" for line in (outcome.reason or "the script failed").splitlines()]
-    parts += [f"{script.path}:{outcome.line}" if outcome.line else str(script.path), f"ran with {place}"]
+    parts += [at, f"ran with {place}"]
     for title, text in (("trace", outcome.trace), ("output", outcome.output)):
         if text.strip():
             parts += [f"--- {title} ---", text.rstrip()]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .machine import Machine
+    from .rexx.checkpoints import Checkpoint
 
 
 def pytest_rexxinfra_machine_ready(machine: Machine) -> None:
@@ -14,3 +15,7 @@ def pytest_rexxinfra_machine_ready(machine: Machine) -> None:
 
 def pytest_rexxinfra_machine_teardown(machine: Machine) -> None:
     """A machine is about to be taken down; last chance to fetch something from it."""
+
+
+def pytest_rexxinfra_checkpoint(machine: Machine, checkpoint: Checkpoint) -> None:
+    """A script on ``machine`` has reported a checkpoint. Called while it runs, in the thread that runs it."""

@@ -46,6 +46,7 @@ from .teardown import Teardown
 if TYPE_CHECKING:
     from .kube import PodManifest
     from .rexx.builds import Build
+    from .rexx.checkpoints import Checkpoint
     from .rexx.runtime import RexxRuntime
     from .systems.base import Driver, Lease
 
@@ -104,6 +105,8 @@ class Lab:
         self.ledger = Ledger(warn=lambda text: self.warn(text))
         self.before_removal: Callable[[Machine], None] = lambda machine: None
         """Called with a machine whose making failed, before it is removed."""
+        self.on_checkpoint: Callable[[Machine, Checkpoint], None] | None = None
+        """Called with what scripts report, in the thread that runs them."""
         self.pool = Pool(0 if self.settings.reuse else self.settings.pool, self._make_ahead)
         self._teardown = Teardown(self._take_down)
         self._drivers: dict[str, Driver] = {}
@@ -463,7 +466,8 @@ class Lab:
         except PolicyViolation as refusal:
             self.audit.refused(refusal, f"script with {build.label}", machine.system, machine.resource.name)
             raise
-        return RexxRuntime(machine, build, self.settings.timeout)
+        listener = partial(self.on_checkpoint, machine) if self.on_checkpoint else None
+        return RexxRuntime(machine, build, self.settings.timeout, listener)
 
     def _baked(self, driver: Driver, target: Target, spec: Spec, build: Build, bake: bool) -> str:
         """The image of ``spec`` with ``build`` in it; made the first time, once for all processes, if ``bake``."""

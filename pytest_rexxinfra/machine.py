@@ -402,19 +402,26 @@ class Machine:
                 with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
                     tar.add(path, arcname=".")
                 archive.seek(0)
-                place = shlex.quote(target)
-                result, _ = self.run_reporting(
-                    f"mkdir -p {place} && cd {place} && tar -xf - -o",
-                    action="put",
-                    told=f"{path} {target}",
-                    stdin=_small(archive),
-                    timeout=max(self.timeout, _COPYING),
-                )
-                self._succeeded(result)
+                self.unpack(archive, target, f"{path} {target}")
                 return
             with path.open("rb") as file:
                 permissions = stat.S_IMODE(path.stat().st_mode) if mode is None else mode
                 self._receive(target, _small(file), permissions, path.name, "put", f"{path} {target}")
+
+    def unpack(self, archive: BinaryIO, target: str, told: str) -> None:
+        """Unpack a tar file of the controller in a directory of the machine, which is made if it is missing.
+
+        ``told`` is what the audit log says of it. Raises `CommandFailed`.
+        """
+        place = shlex.quote(target)
+        result, _ = self.run_reporting(
+            f"mkdir -p {place} && cd {place} && tar -xf - -o",
+            action="put",
+            told=told,
+            stdin=_small(archive),
+            timeout=max(self.timeout, _COPYING),
+        )
+        self._succeeded(result)
 
     def _receive(self, target: str, content: bytes | BinaryIO, mode: int, name: str, action: str, told: str) -> None:
         place = shlex.quote(target)

@@ -195,11 +195,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     started = started_session(config)
     if started:
-        _write_section(terminalreporter, started.summary())
+        _write_section(terminalreporter, "rexxinfra: builds and targets", started.matrix())
+        _write_section(terminalreporter, "rexxinfra", started.summary())
+        if os.environ.get("GITHUB_ACTIONS") == "true" and not hasattr(config, "workerinput"):
+            from .github import error_commands
+
+            for line in error_commands(terminalreporter.stats, config):
+                terminalreporter.line(line)
 
 
-def _write_section(terminalreporter: Any, lines: Sequence[str]) -> None:
+def _write_section(terminalreporter: Any, title: str, lines: Sequence[str]) -> None:
     if lines:
-        terminalreporter.section("rexxinfra", sep="-")
+        terminalreporter.section(title, sep="-")
         for line in lines:
             terminalreporter.line(line)

@@ -31,6 +31,7 @@ from .pod import Pod, joined
 from .policy import Mode
 from .pool import Order
 from .progress import Progress
+from .rexx.matrix import Observation
 from .script_tests import ScriptTests
 from .settings import Settings
 from .systems import registry
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .broker import Broker
     from .collector import RexxItem
     from .rexx.build import Build
+    from .rexx.checkpoints import Checkpoint
 
 SCOPES = ("test", "module", "run")
 
@@ -93,6 +95,7 @@ class RexxSession:
             lab = Lab(self.settings, Events(progress), self._custodian())
             lab.warn = self.note
             lab.before_removal = self._save_what_failed
+            lab.on_checkpoint = self._checkpoint
             lab.audit.test = lambda: self._item.nodeid if self._item else None
             lab.targets  # noqa: B018 - a wrong target must show here, not in the first test
             for option, named in (("require", self.settings.require), ("max", self.settings.max)):
@@ -122,6 +125,9 @@ class RexxSession:
     def hand_over(self) -> None:
         """Say that the reaper does the rest; the process ends after this."""
         self.lab.hand_over()
+
+    def _checkpoint(self, machine: Machine, checkpoint: Checkpoint) -> None:
+        self._config.hook.pytest_rexxinfra_checkpoint(machine=machine, checkpoint=checkpoint)
 
     def note(self, text: str) -> None:
         """Add a line to the summary."""
@@ -154,7 +160,14 @@ class RexxSession:
         build = "auto" if chosen == "auto" else "; ".join(each.label for each in self.lab.builds.values())
         mode = self.settings.policy.mode
         policy = "" if mode == Mode.MODERATE else f", policy {mode}"
-        return [f"rexxinfra: target {self.settings.target}{image}, build {build}{policy}"]
+        against = f", compared with {self.lab.reference.label}" if self.lab.reference else ""
+        lines = [f"rexxinfra: target {self.settings.target}{image}, build {build}{against}{policy}"]
+        if chosen != "auto":
+            from .rexx.facts import known
+
+            facts = {each.label: known(each) for each in self.lab.builds.values()}
+            lines += [f"rexxinfra: {label}: {fact.summary()}" for label, fact in facts.items() if fact]
+        return lines
 
     def machine(self, request: pytest.FixtureRequest, target: Target | str) -> Machine:
         """The machine for a test, made now or shared, with its removal arranged."""
@@ -244,6 +257,11 @@ class RexxSession:
         """Arrange that what this test did in a machine is reported, and saved before the machine goes."""
         start = machine.transcript.mark()
         item.stash.setdefault(_MACHINES, []).append((machine, start))
+        item.user_properties += [
+            ("rexx_system", machine.system),
+            ("rexx_image", machine.spec.image or machine.driver.describe(machine.resource)),
+            ("rexx_machine", machine.resource.name),
+        ]
         item.addfinalizer(lambda: self._save(item, machine, start))
 
     @contextmanager
@@ -381,8 +399,10 @@ class RexxSession:
             runtime = machine.__dict__.get("rexx")
             if runtime is None:
                 continue
-            if runtime.runs:
+            if runtime.deployed:
                 self._builds.add(runtime.build.label)
+                if report.when == "call":
+                    item.user_properties.append(("rexx_build", runtime.build.label))
             if report.failed and report.when == "call":
                 for number, run in enumerate((run for run in runtime.runs if run.mark > start), 1):
                     text = machine.transcript.masked(run.report())
@@ -397,6 +417,11 @@ class RexxSession:
                     self._dispose(machine)
         with self._noting("teardown"):
             self.lab.close()
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self.scripts.passed_over:
+            self.note(
+                f"{self.scripts.passed_over} .rexx files were passed over: name them on the command line, or the "
+                "directory together with --rexx-target, or say --rexx-scripts='*.rexx'"
+            )
         tally, custodian = self.lab.tally, self.lab.custodian
         own = custodian if isinstance(custodian, RunCustodian) else None
         told = {
@@ -411,6 +436,7 @@ class RexxSession:
             "builds": sorted(self._builds),
             "places": sorted(self._places),
             "failed": sorted(self._failed),
+            "observed": [each.pack() for each in self.scripts.matrix.observations],
         }
         self._notes.clear()
         output = getattr(self._config, "workeroutput", None)
@@ -436,6 +462,12 @@ class RexxSession:
         self._builds.update(told["builds"])
         self._places.update(told["places"])
         self._failed.update(told["failed"])
+        for each in told["observed"]:
+            self.scripts.matrix.add(Observation.unpack(each))
+
+    def matrix(self) -> list[str]:
+        """Builds and targets against outcomes, if scripts ran on more than one of them."""
+        return self.scripts.matrix.lines() if len(self.scripts.matrix.places) > 1 else []
 
     def summary(self) -> list[str]:
         counts = self._counts

@@ -24,7 +24,6 @@ ROOT_MARK = ".rexxroot"
 _RUNNER = "rexxt"
 _MARKS = (ROOT_MARK, ".git")
 _MOST = 512 << 20
-_COPYING = 300.0
 
 
 class Placement:
@@ -126,8 +125,7 @@ class Placement:
                     # Git may ignore it.
                     tar.add(script, arcname=str(script)[1:])
             data.seek(0)
-            place = shlex.quote(self._home)
-            self._machine.run(f"mkdir -p {place} && tar -xf - -o -C {place}", stdin=data, timeout=_COPYING, check=True)
+            self._machine.unpack(data, self._home, f"{', '.join(map(str, folders))} {self._home}")
         self._copied.update(scripts)
 
     def _pack(self, tar: tarfile.TarFile, folder: Path) -> None:

@@ -142,6 +142,11 @@ class RexxRuntime:
         """The latest results, of the runs that gave one."""
         return [run.result for run in self.runs if run.result is not None]
 
+    @property
+    def deployed(self) -> bool:
+        """Whether the build has been used here."""
+        return self._deployment is not None
+
     def deploy(self, deadline: Deadline | None = None) -> Deployment:
         """Make sure that the build is in the machine; quick when it is."""
         if self._deployment is None:

@@ -27,6 +27,7 @@ _TAGS = re.compile(r"@test-tags\s+([^*\n]+)")
 _SKIP = re.compile(r"/\*\s*@skip\b\s*([^*]*)\*/")
 _REQUIRES = re.compile(r"/\*\s*@requires\s+([^*]+)\*/")
 _STATUS = re.compile(r"/\*\s*@status\s+(\S+)\s*\*/")
+_EXIT = re.compile(r"/\*\s*@exit\s+(.+?)\s*\*/")
 _HEADER = re.compile(r"/\*\s*rexxjs-vm-(\w+(?:-\w+)*)\s*:\s*(.+?)\s*\*/")
 _RELATIVE = re.compile(r"\bREQUIRE\s*\(?\s*[\"'](\.{1,2}/[^\"'\n]+)[\"']", re.IGNORECASE)
 
@@ -46,8 +47,8 @@ class Script:
     """A script file, with what its annotations and headers say.
 
     ``wishes`` are those of the script for its machine, as `Spec.of` takes them. ``timeout`` is in seconds.
-    ``status`` is the exit status that the script is to end with. ``selects`` says that the script runs
-    those of its routines that its argument, a regular expression, matches.
+    ``status`` is the exit status that the script is to end with, or ``exit_value`` its EXIT value. ``selects``
+    says that the script runs those of its routines that its argument, a regular expression, matches.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Script:
     wishes: dict[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     status: int = 0
+    exit_value: str | None = None
     requires: tuple[str, ...] = ()
     """Relative paths that the script loads by REQUIRE."""
 
@@ -80,8 +82,14 @@ class Script:
             wishes,
             timeout,
             _status(path, lines),
+            next((found[1] for found in map(_EXIT.search, lines[:_HEADER_LINES]) if found), None),
             tuple(dict.fromkeys(_RELATIVE.findall(text))),
         )
+
+    @property
+    def judges_end(self) -> bool:
+        """Whether it says how it is to end."""
+        return bool(self.status) or self.exit_value is not None
 
     def routine(self, name: str) -> Routine | None:
         """The test routine of a name, in whatever case."""

@@ -16,6 +16,8 @@ from ..channels.stream import STDOUT
 from ..errors import CommandTimeout, MachineDied, RexxInfraError, Unsupported
 from ..model import CommandResult
 from . import expected
+from .checkpoints import CheckpointReader
+from .matrix import exit_of
 from .outcome import Outcome, Verdict
 from .placement import Placement
 from .results import FileResults, ResultsInvalid, read_results
@@ -131,7 +133,7 @@ class Suite:
         if job.script.is_test:
             return True
         return not (
-            self._alone or job.script.says_address or job.script.status or expected.expectation(job.script.path)
+            self._alone or job.script.says_address or job.script.judges_end or expected.expectation(job.script.path)
         )
 
     def _goes_with(self, other: Job, job: Job) -> bool:
@@ -162,8 +164,11 @@ class Suite:
 
     def _judged(self, script: Script, result: RexxResult) -> Outcome:
         reasons = []
-        if result.rc != script.status:
-            wanted = f", not with {script.status}" if script.status else ""
+        wanted = f", not with {script.status}" if script.status else ""
+        if script.exit_value is not None and (self._runtime.build.dialect == "regina" or result.ok):
+            if exit_of(result) != script.exit_value:
+                reasons.append(f"its EXIT value is {exit_of(result)}, not {script.exit_value}")
+        elif result.rc != script.status:
             reasons.append(f"it ended with status {result.rc}{wanted}")
         file = expected.expectation(script.path)
         printed = result.stdout_bytes.decode("utf-8", "surrogateescape")
@@ -247,10 +252,12 @@ class Suite:
                 step.note = PurePosixPath(file).name
 
             log = RunnerLog(files, begun)
+            checkpoints = CheckpointReader(self._runtime.on_checkpoint)
 
             def receive(which: int, data: bytes) -> None:
                 if which == STDOUT:
                     log.feed(data)
+                    checkpoints.feed(data)
 
             try:
                 result, report = self._machine.run_reporting(
