@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from . import cli_audit, cli_machines
+from . import cli_audit, cli_machines, cli_matrix
 from .console import age, events, plain_errors, size, table
 from .deadline import Deadline
 from .errors import RexxInfraError, UsageError
@@ -241,7 +241,7 @@ def build_rm(names: Sequence[str]) -> None:
         click.echo(f"removed {name}")
 
 
-for command in (*cli_machines.COMMANDS, *cli_audit.COMMANDS):
+for command in (*cli_machines.COMMANDS, *cli_matrix.COMMANDS, *cli_audit.COMMANDS):
     main.add_command(command)
 
 

@@ -23,6 +23,7 @@ ROOT_MARK = ".rexxroot"
 
 _RUNNER = "rexxt"
 _MARKS = (ROOT_MARK, ".git")
+_SMALL = 64 << 20
 _MOST = 512 << 20
 
 
@@ -31,7 +32,8 @@ class Placement:
 
     Scripts that belong to the build under test run where the build is, so that they load the very modules that the
     interpreter has; a build that cannot be written to is copied within the machine, to be run from there. Others
-    are copied, with their folder and the folders of what they REQUIRE, to their own places below one directory.
+    are copied, with their project if it is small, else with their folder and the folders of what they REQUIRE, to
+    their own places below one directory.
     ``invoked`` is the directory in which the run was started.
     """
 
@@ -42,6 +44,7 @@ class Placement:
         self._sees_all = machine.sees("/")
         self._home = f"{machine.scratch}/scripts-{os.getpid()}"
         self._copied: set[Path] = set()
+        self._sizes: dict[Path, int] = {}
         self._is_open = False
         self._in_build: frozenset[str] = frozenset()
         if deployment.build.kind == "checkout" and not self._sees_all:
@@ -58,9 +61,20 @@ class Placement:
             return
         wanted: dict[Path, None] = {}
         for script in foreign:
-            required = (_folder(script.path.parent / name) for name in script.requires)
-            wanted.update(dict.fromkeys([script.path.parent, *(each for each in required if each is not None)]))
+            wanted.update(dict.fromkeys(self._needs(script)))
         self._copy(_outermost(wanted), [script.path for script in foreign])
+
+    def _needs(self, script: Script) -> list[Path]:
+        """The folders that go with a script: its project if that is small, else its own and those it requires from."""
+        folder = script.path.parent
+        root = _project(folder)
+        if root is not None:
+            if root not in self._sizes:
+                self._sizes[root] = sum(status.st_size for _, status in _files(root))
+            if self._sizes[root] <= _SMALL:
+                return [root]
+        required = (_folder(folder / name) for name in script.requires)
+        return [folder, *(each for each in required if each is not None)]
 
     def path(self, script: Path) -> str:
         """Where a script of the controller is in the machine, once it is placed."""
@@ -133,7 +147,7 @@ class Placement:
         if root is not None:
             tar.addfile(tarfile.TarInfo(f"{str(root)[1:]}/{ROOT_MARK}"))
         size = 0
-        for name, status in tree.scan(folder, use_git=root is not None and (root / ".git").exists()):
+        for name, status in _files(folder):
             size += status.st_size
             if size > _MOST:
                 raise UsageError(
@@ -142,6 +156,12 @@ class Placement:
                     hint="have the scripts in a folder of their own",
                 )
             tar.add(folder / name, arcname=f"{str(folder)[1:]}/{name}", recursive=False)
+
+
+def _files(folder: Path) -> list[tree.Entry]:
+    """The files of a folder, without those that git ignores where git looks after them."""
+    root = _project(folder)
+    return tree.scan(folder, use_git=root is not None and (root / ".git").exists())
 
 
 def _folder(path: Path) -> Path | None:
