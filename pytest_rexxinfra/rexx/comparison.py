@@ -59,6 +59,8 @@ class KnownDifferences:
         """Read a file; raises `UsageError` naming the entry that cannot be right."""
         try:
             told = tomllib.loads(file.read_text("utf-8"))
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
             raise UsageError(f"{file} is not TOML: {wrong}") from None
         listed = told.get("difference", [])
@@ -107,9 +109,13 @@ def _entry(place: str, told: object, file: Path) -> KnownDifference:
         raise UsageError(f"{place}: it has no reason", hint=f'reason = "why {told["script"]} differs"')
     what = told.get("what", list(FACTS))
     what = [what] if isinstance(what, str) else what
-    if not isinstance(what, list) or not what or not set(what) <= set(FACTS):
+    if not isinstance(what, list) or not what or not all(each in FACTS for each in what):
         raise UsageError(f"{place}: what is {what!r}", hint=f"some of {', '.join(FACTS)}")
-    if not any(file.parent.glob(told["script"])):
+    try:
+        found = any(file.parent.glob(told["script"]))
+    except (ValueError, NotImplementedError):
+        found = False
+    if not found:
         raise UsageError(f"{place}: there is no script {told['script']} beside {file}")
     texts = {key: str(told[key]) for key in ("build", "target") if key in told}
     return KnownDifference(place, told["script"], tuple(what), str(told["reason"]), **texts)

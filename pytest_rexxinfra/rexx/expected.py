@@ -31,12 +31,15 @@ def difference(expected: Path, stdout: str) -> str | None:
     """
     wanted, got = _lines(decode(expected)), _lines(stdout)
     if expected.suffix == ".expect":
-        wanted = _matched(expected, wanted, got)
+        places = _matched(expected, wanted, got)
+        wanted = [got[places[index]] if index in places else pattern for index, pattern in enumerate(wanted)]
     if wanted == got:
         return None
     found = list(difflib.unified_diff(wanted, got, str(expected), "standard output", lineterm=""))
     more = [f"… {len(found) - _SHOWN} more lines"] if len(found) > _SHOWN else []
-    return "\n".join([*found[:_SHOWN], *more])
+    text = "\n".join([*found[:_SHOWN], *more])
+    # A terminal and another process take no lone surrogates.
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def update(script: Path, expected: Path | None, stdout: str) -> Path:
@@ -48,30 +51,30 @@ def update(script: Path, expected: Path | None, stdout: str) -> Path:
     got = _lines(stdout)
     if target.suffix == ".expect":
         patterns = _lines(decode(target))
-        shown = _matched(target, patterns, got)
-        kept = dict(zip(shown, patterns, strict=True))
-        got = [kept.get(line, re.escape(line)) for line in got]
+        kept = {at: patterns[index] for index, at in _matched(target, patterns, got).items()}
+        got = [kept.get(at, re.escape(line)) for at, line in enumerate(got)]
     target.write_bytes("".join(f"{line}\n" for line in got).encode("utf-8", "surrogateescape"))
     return target
 
 
 def _lines(text: str) -> list[str]:
+    text = text.removeprefix("\ufeff")
     return [line.rstrip() for line in text.rstrip().replace("\r\n", "\n").split("\n")] if text.strip() else []
 
 
-def _matched(file: Path, patterns: list[str], lines: list[str]) -> list[str]:
-    """``patterns``, with a line of the output in the place of each that matches it; both in their order."""
+def _matched(file: Path, patterns: list[str], lines: list[str]) -> dict[int, int]:
+    """Which pattern matches which line, both by their places; both in their order."""
     compiled = []
     for number, pattern in enumerate(patterns, 1):
         try:
             compiled.append(re.compile(pattern))
         except re.error as error:
             raise UsageError(f"{file}:{number}: {error}", hint="each line is a regular expression") from None
-    shown = list(patterns)
+    found = {}
     start = 0
     for index, expression in enumerate(compiled):
         match = next((at for at in range(start, len(lines)) if expression.fullmatch(lines[at])), None)
         if match is not None:
-            shown[index] = lines[match]
+            found[index] = match
             start = match + 1
-    return shown
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -47,7 +48,7 @@ class Observation:
         if result is not None:
             facts = {"stdout": shown(result.stdout), "stderr": shown(result.stderr), "exit": exit_of(result)}
         reason = shown(outcome.reason)[:_KEPT]
-        return cls(test, target, build, outcome.verdict, reason, {name: text[:_KEPT] for name, text in facts.items()})
+        return cls(test, target, build, outcome.verdict, reason, {name: _kept(text) for name, text in facts.items()})
 
     @property
     def place(self) -> tuple[str, str]:
@@ -88,13 +89,19 @@ class Difference:
         groups = [(text, ", ".join(map(_name, places))) for text, places in self.seen.items()]
         head = f"{self.test}: {self.fact} differs"
         if all("\n" not in text.strip() for text, _ in groups):
-            return [head, *(f"    {where}: {text.strip() or '(empty)'}" for text, where in groups)]
+            alike = len({text.strip() for text, _ in groups}) < len(groups)
+            return [
+                head,
+                *(f"    {where}: {repr(text) if alike else text.strip() or '(empty)'}" for text, where in groups),
+            ]
         (first, first_where), *others = groups
         lines = [head]
         for text, where in others:
             diff = difflib.unified_diff(first.splitlines(), text.splitlines(), first_where, where, lineterm="", n=1)
             found = list(diff)
             lines += [f"    {line}" for line in found[:_SHOWN]]
+            if not found:
+                lines.append(f"    only in line ends: {first_where}, {where}")
             if len(found) > _SHOWN:
                 lines.append(f"    … {len(found) - _SHOWN} more lines")
         return lines
@@ -178,6 +185,14 @@ class Matrix:
 
     def _count(self, place: tuple[str, str], verdict: Verdict) -> str:
         return str(sum(each.place == place and each.verdict is verdict for each in self.observations))
+
+
+def _kept(text: str) -> str:
+    """A text, or the beginning of a long one and a digest, so that what differs later still differs."""
+    if len(text) <= _KEPT:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{text[:_KEPT]}\n… {len(text) - _KEPT} more characters, sha256 of all: {digest}"
 
 
 def _differing(test: str, fact: str, told: Sequence[tuple[tuple[str, str], str]]) -> list[Difference]:

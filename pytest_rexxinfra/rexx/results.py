@@ -24,6 +24,7 @@ class FileResults:
     """What the runner wrote of one script: outcomes of the routines that it lists, by their names in lower case."""
 
     file: str
+    passed: bool
     routines: Mapping[str, Outcome]
     expectations: int
 
@@ -37,8 +38,11 @@ def read_results(data: bytes) -> dict[str, FileResults]:
     except UnicodeDecodeError as error:
         raise ResultsInvalid(f"it is not UTF-8: {error}") from None
     except json.JSONDecodeError as error:
-        end = " and may be cut off" if error.pos >= len(data.decode("utf-8", "replace").rstrip()) - 1 else ""
-        raise ResultsInvalid(f"it is not JSON{end}: {error}") from None
+        text = error.doc.strip()
+        cut_off = text.startswith("{") and (not text.endswith("}") or error.pos >= len(error.doc.rstrip()))
+        raise ResultsInvalid(f"it is not JSON{' and may be cut off' if cut_off else ''}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ResultsInvalid(f"it is JSON that cannot be read: {error}") from None
     files = told.get("files") if isinstance(told, dict) else None
     if not isinstance(files, list):
         raise ResultsInvalid('it has no list "files"')
@@ -54,6 +58,7 @@ def _file(told: Any) -> FileResults:
     expectations = told.get("totalExpectations")
     return FileResults(
         told["file"],
+        "tests" in told,
         {str(each["name"]).lower(): _outcome(each) for each in tests},
         expectations if isinstance(expectations, int) else 0,
     )

@@ -36,7 +36,12 @@ if (process.argv[1] && process.env.REXXJS_TEST_RUNNER === 'true') {
         line = undefined;
         say({ event: 'start', routine });
         const end = (more) => say({ event: 'end', routine, ms: Date.now() - started, ...more });
-        return original.apply(this, arguments).then(
+        const called = original.apply(this, arguments);
+        if (!(called instanceof Promise)) {
+          end({});
+          return called;
+        }
+        return called.then(
           (result) => {
             end({});
             return result;

@@ -19,10 +19,14 @@ _KEPT = 64 * 1024
 _MARK = "\x01rexxinfra "
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _SKIPPED = re.compile(r"⏭️?\s+(\w+) - SKIPPED(?: \((.*)\))?")
-_FAILED = re.compile(r"   ❌ Failed \(code: (\S+)\)")
-_PASSED = re.compile(r"   ✅ Success\b")
+_VERDICT = r"(?:(✅ Success\b)|❌ Failed \(code: \S+\))"
+_PLAIN_VERDICT = re.compile(rf"^   {_VERDICT}")
+_COLOURED_VERDICT = re.compile(rf"   \x1b\[3\dm{_VERDICT}")
+_ENDS = ("📊 Test results saved", "⚠️  Could not save test results", "🏁 Summary")
+_ERROR = re.compile(r"^Error: (.*?)(?:\nStack trace:|\Z)", re.DOTALL | re.MULTILINE)
 _NOISE = re.compile(r"   🏷|   📦 \d+ tests? executed|🔍 Extracted dependency keys: ")
-_LINE = re.compile(r"\bline (\d+)\b", re.IGNORECASE)
+_AFTER = re.compile("📊 Test results saved|🔄 Rerunning")
+_LINE = re.compile(r"(?<!INTERPRET failed: Error at )\bline (\d+)\b", re.IGNORECASE)
 _CALLED = re.compile(r"Calling subroutine: (\w+)", re.IGNORECASE)
 
 
@@ -36,9 +40,9 @@ class Kept:
     def add(self, line: str) -> None:
         """Add a line; the oldest ones go when there are too many."""
         self._lines.append(line[:_KEPT])
-        self._size += len(self._lines[-1])
+        self._size += len(self._lines[-1]) + 1
         while self._size > _KEPT and len(self._lines) > 1:
-            self._size -= len(self._lines.popleft())
+            self._size -= len(self._lines.popleft()) + 1
 
     def __str__(self) -> str:
         return "\n".join(self._lines)
@@ -62,23 +66,27 @@ class FileLog:
 
     file: str
     passed: bool | None = None
-    error: str = ""
     routines: dict[str, RoutineLog] = field(default_factory=dict)
     """Those that were called, by their names in lower case."""
     skipped: dict[str, str] = field(default_factory=dict)
     output: Kept = field(default_factory=Kept)
-    _about: list[str] = field(default_factory=list)
+    _about: Kept = field(default_factory=Kept)
 
     @property
     def trace(self) -> str:
         """What the runner printed about the failure."""
-        return "\n".join(self._about)
+        return str(self._about)
 
     @property
-    def line(self) -> int | None:
-        """The line of the script that the trace names, if it names one."""
-        found = _LINE.search(self.trace)
-        return int(found[1]) if found else None
+    def error(self) -> str:
+        """What failed, as the runner says it; empty if it does not."""
+        found = _ERROR.search(self.trace)
+        return found[1] if found else ""
+
+    @property
+    def lines(self) -> list[int]:
+        """The lines of the script that the trace names."""
+        return [int(number) for number in _LINE.findall(self.trace)]
 
     @property
     def culprit(self) -> str | None:
@@ -109,6 +117,7 @@ class RunnerLog:
         self._lines = Lines()
         self._file: FileLog | None = None
         self._calls: list[RoutineLog] = []
+        self._coloured = False
 
     def feed(self, data: bytes) -> None:
         """Read on."""
@@ -125,33 +134,48 @@ class RunnerLog:
         """The file that has begun and not ended."""
         return self._file if self._file is not None and self._file.passed is None else None
 
+    def complete(self, file: str, passed: bool) -> None:
+        """Note how a file ended of which the output is cut off, as when the runner exits before all is written."""
+        log = self.files.setdefault(file, FileLog(file))
+        if log.passed is None:
+            log.passed = passed
+
     def _read(self, line: str) -> None:
-        if line.startswith(_MARK):
-            self._event(line.removeprefix(_MARK))
+        unfinished, mark, event = line.partition(_MARK)
+        if mark:
+            if unfinished:
+                self._read(unfinished)
+            self._event(event)
             return
         plain = _COLOURS.sub("", line)
-        if plain.startswith("📄 ") and plain[2:] in self._expected - self.files.keys():
+        if (
+            plain.startswith("📄 ")
+            and plain[2:] in self._expected - self.files.keys()
+            and not (self._coloured and plain == line)
+        ):
+            self._coloured = plain != line
             self._file = self.files[plain[2:]] = FileLog(plain[2:])
             self._calls.clear()
             self._on_file(plain[2:])
-        elif plain.startswith("🏁 Summary") and not self.current:
+        elif plain.startswith(_ENDS) and not self.current:
             self.done = True
         elif self._file is None:
             self.before.add(plain)
         elif self._file.passed is None:
-            self._body(self._file, plain)
-        elif self._file.passed is False and plain.strip() and not self.done:
-            self._file._about.append(plain.removeprefix("   "))
-            if plain.startswith("   Error: "):
-                self._file.error = plain.removeprefix("   Error: ")
+            # What a script prints may look like a verdict, but has not the runner's colour.
+            verdict = (_COLOURED_VERDICT if self._coloured else _PLAIN_VERDICT).search(line)
+            if verdict is None:
+                self._body(self._file, plain)
+            else:
+                if line[: verdict.start()]:
+                    self._body(self._file, _COLOURS.sub("", line[: verdict.start()]))
+                self._file.passed = verdict[1] is not None
+        elif self._file.passed is False and plain.strip() and not self.done and not _AFTER.match(plain):
+            self._file._about.add(plain.removeprefix("   "))
 
     def _body(self, file: FileLog, line: str) -> None:
         skipped = _SKIPPED.fullmatch(line)
-        if _PASSED.match(line):
-            file.passed = True
-        elif _FAILED.match(line):
-            file.passed = False
-        elif skipped:
+        if skipped:
             file.skipped[skipped[1].lower()] = skipped[2] or "@skip"
         elif not _NOISE.match(line):
             file.output.add(line)

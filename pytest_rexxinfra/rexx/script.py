@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,8 @@ _TAG_LINES = 10
 _GAP = 4
 """So many lines there may be between an annotation and its routine, as in RexxJS's runner."""
 
-_ROUTINE = re.compile(r"\s*(\w+test)\s*:", re.IGNORECASE)
-_EXPECTATIONS = re.compile(r"\s*ADDRESS\s+[\"']?EXPECTATIONS\b", re.IGNORECASE)
+_ROUTINE = re.compile(r"[\s\ufeff]*(\w+test)\s*:", re.IGNORECASE)
+_EXPECTATIONS = re.compile(r"[\s\ufeff]*ADDRESS\s+[\"']?EXPECTATIONS\b", re.IGNORECASE)
 _TESTS = re.compile(rf"^(?:{_ROUTINE.pattern}|{_EXPECTATIONS.pattern})", re.IGNORECASE | re.MULTILINE)
 _SELECTS = re.compile(r"\bSUBROUTINES\s*\(", re.IGNORECASE)
 _ADDRESS = re.compile(r"(?<![\w.-])ADDRESS(?![\w.-])", re.IGNORECASE)
@@ -69,7 +70,7 @@ class Script:
     def read(cls, path: Path) -> Script:
         """Read a script; raises `UsageError` naming the line that cannot be right."""
         text = decode(path)
-        lines = text.splitlines()
+        lines = text.split("\n")
         wishes, timeout = headers(path, lines)
         return cls(
             path,
@@ -128,24 +129,35 @@ def headers(path: Path, lines: list[str]) -> tuple[dict[str, Any], float | None]
                 elif key == "memory":
                     wishes["memory"] = parse_size(value, place)
                 elif key == "cpus":
-                    wishes["cpus"] = float(value)
+                    wishes["cpus"] = _number(value)
                 elif key == "ingress-port":
                     wishes["ports"] = _ports(value)
                 elif key == "egress-ports":
                     wishes["egress"] = () if value == "none" else _ports(value)
                 elif key == "timeout":
-                    timeout = float(value)
+                    timeout = _number(value)
                 else:
                     raise UsageError(
                         f"{place} is unknown", hint="base, memory, cpus, ingress-port, egress-ports or timeout"
                     )
             except ValueError:
-                raise UsageError(f"{place}: {value!r} is no number") from None
+                what = "port from 1 to 65535" if "port" in key else "number above 0"
+                raise UsageError(f"{place}: {value!r} is no {what}") from None
     return wishes, timeout
 
 
+def _number(value: str) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(value)
+    return number
+
+
 def _ports(value: str) -> tuple[int, ...]:
-    return tuple(int(port) for port in value.split(","))
+    ports = tuple(int(port) for port in value.split(","))
+    if not all(0 < port < 65536 for port in ports):
+        raise ValueError(value)
+    return ports
 
 
 def _status(path: Path, lines: list[str]) -> int:

@@ -262,12 +262,11 @@ class Suite:
             try:
                 result, report = self._machine.run_reporting(
                     f"exec {command}",
-                    before=f"{into} && {remove}",
+                    before=f"export REXXJS_TEST_RUNNER=true && {into} && {remove}",
                     after=f"{into} && {{ base64 {_RESULTS} 2>/dev/null | tr -d '\\n'; {remove}; }}",
                     shown=f"REXXJS_TEST_RUNNER=true {command}",
                     action="script",
                     told=f"{what}, {job.script.path.name} first ({self._runtime.build.label})",
-                    env={"REXXJS_TEST_RUNNER": "true"},
                     cwd=cwd,
                     timeout=job.timeout,
                     on_output=receive,
@@ -277,7 +276,11 @@ class Suite:
         log.end()
         if isinstance(error, MachineDied):
             self.dead = True
-        return _Start(log, _results(report), result, error)
+        results = _results(report)
+        if not isinstance(results, str):
+            for file in (each for each in results.values() if each.file in files):
+                log.complete(file.file, file.passed)
+        return _Start(log, results, result, error)
 
 
 def _results(report: bytes) -> Mapping[str, FileResults] | str:

@@ -33,9 +33,10 @@ def verdicts(
         return {MAIN: problem or Outcome(Verdict.PASSED, output=str(log.output))}
     told = dict(results.routines) if results else {}
     told |= {name: Outcome.skipped(reason) for name, reason in log.skipped.items()}
-    told |= {name: _called(routine, log, death) for name, routine in log.routines.items()}
+    told |= {name: _called(script, routine, log, death) for name, routine in log.routines.items()}
     if results:
-        told |= {name: outcome for name, outcome in results.routines.items() if _failed(outcome)}
+        failed = {name: outcome for name, outcome in results.routines.items() if _failed(outcome)}
+        told |= {name: outcome for name, outcome in failed.items() if not _failed(told.get(name))}
     found = {each.name: told.get(each.name.lower()) for each in script.routines}
     culprit = script.routine(log.culprit or "")
     if problem and culprit and not _failed(found.get(culprit.name)):
@@ -59,17 +60,33 @@ def _problem(log: FileLog, death: str) -> Outcome | None:
         return Outcome.failed(death, output=str(log.output))
     if log.passed:
         return None
-    return Outcome.failed(log.error or "the script failed", line=log.line, trace=log.trace, output=str(log.output))
+    return Outcome.failed(
+        log.error or "the script failed", line=next(iter(log.lines), None), trace=log.trace, output=str(log.output)
+    )
 
 
-def _called(routine: RoutineLog, log: FileLog, death: str) -> Outcome:
+def _called(script: Script, routine: RoutineLog, log: FileLog, death: str) -> Outcome:
     output = str(routine.output)
     if not routine.ended:
-        reason = death or "the routine was left without coming back, as by EXIT or SIGNAL"
-        return Outcome(Verdict.FAILED if death or not log.passed else Verdict.PASSED, reason, None, "", output)
+        left = "the routine was left without coming back, as by EXIT or SIGNAL"
+        if death or log.passed:
+            return Outcome(Verdict.FAILED if death else Verdict.PASSED, death or left, output=output)
+        return Outcome.failed(log.error or left, line=_line(script, routine, log), trace=log.trace, output=output)
     if routine.error is not None:
-        return Outcome(Verdict.FAILED, routine.error, routine.line, log.trace, output, routine.seconds)
+        line = _line(script, routine, log)
+        return Outcome(Verdict.FAILED, routine.error, line, log.trace, output, routine.seconds)
     return Outcome(Verdict.PASSED, output=output, seconds=routine.seconds)
+
+
+def _line(script: Script, routine: RoutineLog, log: FileLog) -> int | None:
+    """Where a routine failed: of the lines that are told of, the first that is one of its own."""
+    starts = sorted(each.line for each in script.routines)
+    known = script.routine(routine.name)
+    told = [line for line in (routine.line, *log.lines) if line is not None]
+    if known is not None:
+        end = next((start for start in starts if start > known.line), len(script.text.splitlines()) + 1)
+        told = [line for line in told if known.line <= line < end] or told
+    return told[0] if told else None
 
 
 def _unseen(problem: Outcome | None, culprit: str, blamed: bool, watching: bool) -> Outcome:
@@ -79,7 +96,8 @@ def _unseen(problem: Outcome | None, culprit: str, blamed: bool, watching: bool)
             return Outcome.skipped("the script did not call it")
         return Outcome(Verdict.PASSED, "the script passed; this build does not tell of each routine")
     if blamed:
-        return Outcome.skipped(f"{NOT_RUN}{culprit or 'the script'} failed before")
+        unsure = "" if watching else ", or it passed: this build does not tell of each routine"
+        return Outcome.skipped(f"{NOT_RUN}{culprit or 'the script'} failed before{unsure}")
     return problem
 
 
