@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _TAKEN = {"skip", "skipif", "xfail", "parametrize", "usefixtures", "filterwarnings", "machine", "collect", "requires"}
 """Markers that mean something else than a tag of the same name; such a tag is a keyword only."""
 
+_TAGS = pytest.StashKey[set[str]]()
 _SHOWN = 3
 """So many lines of a script are shown on either side of the one that failed."""
 
@@ -70,7 +71,10 @@ class RexxItem(pytest.Item):
         for tag in self.script.tags:
             self.extra_keyword_matches.add(tag)
             if tag not in _TAKEN:
-                self.config.addinivalue_line("markers", f"{tag}: from @test-tags of a REXX script")
+                known = self.config.stash.setdefault(_TAGS, set())
+                if tag not in known:
+                    known.add(tag)
+                    self.config.addinivalue_line("markers", f"{tag}: from @test-tags of a REXX script")
                 self.add_marker(tag)
         if routine and routine.requires:
             self.add_marker(pytest.mark.requires(*routine.requires))

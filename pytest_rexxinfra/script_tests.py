@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .errors import ChannelClosed, MachineDied, Unsupported
 from .machine import Machine
 from .rexx import expected
 from .rexx.build import Build
@@ -102,19 +103,20 @@ class ScriptTests:
         """Run an item, if it has not run along with an earlier one; raises what the machine raises."""
         machine = self._session.script_machine(item)
         suite = self._suite(machine, item)
-        run = suite.run(self._job(item), self._ahead(item))
+        try:
+            run = suite.run(self._job(item), self._ahead(item))
+        except Unsupported as lack:
+            run = ScriptRun({item.test: Outcome.skipped(lack.message)})
+        except (ChannelClosed, MachineDied):
+            self._session.forget(machine)
+            raise
         outcome = self._recorded(item, run) if self._session.settings.update_expected else run.outcomes[item.test]
-        seen = Observation.of(
-            item.label,
-            str(item.where.target),
-            item.where.name or item.where.build.label,
-            outcome,
-            run.result,
-            suite.shown,
-        )
+        reference = self._session.lab.reference
+        build = item.where.name or (item.where.build.label if reference else "")
+        seen = Observation.of(item.label, str(item.where.target), build, outcome, run.result, suite.shown)
         self.matrix.add(seen)
-        if run.result is not None and self._session.lab.reference is not None:
-            outcome = self._compared(item, machine, seen, outcome)
+        if run.result is not None and reference is not None:
+            outcome = self._compared(item, machine, reference, seen, outcome)
         if suite.dead:
             self._session.forget(machine)
         return outcome
@@ -173,10 +175,10 @@ class ScriptTests:
         self._session.note(f"expected output: {os.path.relpath(file, self._config.rootpath)} is what it printed now")
         return Outcome(Verdict.PASSED, output=outcome.output)
 
-    def _compared(self, item: RexxItem, machine: Machine, seen: Observation, outcome: Outcome) -> Outcome:
+    def _compared(
+        self, item: RexxItem, machine: Machine, reference: Build, seen: Observation, outcome: Outcome
+    ) -> Outcome:
         """The outcome of a script after a look at what the reference makes of it."""
-        reference = self._session.lab.reference
-        assert reference is not None
         suite = self._suite(machine, item, reference)
         run = suite.run(self._job(item))
         theirs = Observation.of(

@@ -205,7 +205,8 @@ class RexxSession:
 
     def _script_order(self, item: RexxItem) -> tuple[Order, Node]:
         marked, scope = _wishes(item, "run")
-        order = Order(item.where.target, Spec.of(**{**item.script.wishes, **marked}), True, item.where.build)
+        build = item.where.build if item.where.name else None
+        order = Order(item.where.target, Spec.of(**{**item.script.wishes, **marked}), True, build)
         return order, item.session if scope == "run" or item.parent is None else item.parent
 
     def forget(self, machine: Machine) -> None:

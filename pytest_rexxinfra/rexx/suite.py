@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..channels.stream import STDOUT
-from ..errors import CommandTimeout, MachineDied, RexxInfraError, Unsupported
-from ..model import CommandResult
+from ..errors import ChannelClosed, CommandTimeout, MachineDied, RexxInfraError, Unsupported
+from ..model import CommandResult, Phase
 from . import expected
 from .checkpoints import CheckpointReader
 from .matrix import exit_of
@@ -274,8 +274,7 @@ class Suite:
             except RexxInfraError as failure:
                 error = failure
         log.end()
-        if isinstance(error, MachineDied):
-            self.dead = True
+        self.dead = isinstance(error, (ChannelClosed, MachineDied)) and self._machine.status.phase is not Phase.RUNNING
         results = _results(report)
         if not isinstance(results, str):
             for file in (each for each in results.values() if each.file in files):
