@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import entry_points, requires
 from pathlib import Path
 
@@ -37,8 +37,13 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def python(arguments: Sequence[str], folder: Path, extra: Mapping[str, str] | None = None) -> str:
-    """Run this Python with ``arguments`` in ``folder`` and return its output.
+def python(
+    arguments: Sequence[str],
+    folder: Path,
+    extra: Mapping[str, str] | None = None,
+    accepted: Collection[int] = (0,),
+) -> str:
+    """Run this Python with ``arguments`` in ``folder`` and return its output, if its status is one of ``accepted``.
 
     An interruption reaches it as one Ctrl-C, and it gets the time to take down what it made.
     """
@@ -68,7 +73,7 @@ def python(arguments: Sequence[str], folder: Path, extra: Mapping[str, str] | No
             raise
         output.seek(0)
         text = output.read()
-    if status:
+    if status not in accepted:
         raise Unmeasured(f"the inner run ended with status {status}: {text.strip()[-400:]}")
     return text
 
