@@ -352,7 +352,9 @@ def watch_engine(system: str, operations: Sequence[Operation], lab: Lab, build: 
             f"ADDRESS SYSTEM '{system} rmi --force {' '.join(scene.images)}'",
         )
     )
-    talk = LocalTalk([*build.command(build.root, node), str(source)], folder, environment)
+    program, *words = build.command(build.root, node)
+    quiet = Path(__file__).with_name("loopback_only.cjs")
+    talk = LocalTalk([program, "-r", str(quiet), *words, str(source)], folder, environment)
     try:
         scene.talk = talk
         return list(hold(scene, system, operations, talk))
