@@ -46,9 +46,8 @@ class RexxFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         from .fixtures import rexx_session
 
-        places = rexx_session(self.config).scripts.places
         try:
-            script = self.script
+            places, script = rexx_session(self.config).scripts.places, self.script
         except RexxInfraError as error:
             raise self.CollectError(str(error)) from None
         for where in places:

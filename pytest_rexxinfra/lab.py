@@ -372,7 +372,7 @@ class Lab:
             name,
             events=self.events,
             timeout=self.settings.timeout,
-            runtime=self._runtime,
+            runtime=self.runtime,
             clone=self.clone,
             policy=self.policy,
             audit=self.audit,
@@ -457,10 +457,14 @@ class Lab:
         self.tally.unused += len(stale)
         self.dispose(*stale)
 
-    def _runtime(self, machine: Machine) -> RexxRuntime:
+    def runtime(self, machine: Machine, build: Build | None = None) -> RexxRuntime:
+        """Runs REXX in a machine: with ``build``, else with the one that it was made for, else with the lab's.
+
+        Raises `PolicyViolation` for a build that the policy refuses.
+        """
         from .rexx.runtime import RexxRuntime
 
-        build = machine.spec.build or self.build
+        build = build or machine.spec.build or self.build
         try:
             self.policy.check_build(build, machine.where)
         except PolicyViolation as refusal:

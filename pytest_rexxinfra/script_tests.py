@@ -19,7 +19,6 @@ from .rexx.build import Build
 from .rexx.comparison import KnownDifferences
 from .rexx.matrix import Matrix, Observation
 from .rexx.outcome import Outcome, Verdict
-from .rexx.runtime import RexxRuntime
 from .rexx.script import looks_like_test
 from .rexx.suite import Job, ScriptRun, Suite
 from .settings import OFF
@@ -123,9 +122,7 @@ class ScriptTests:
 
     def _suite(self, machine: Machine, item: RexxItem, build: Build | None = None) -> Suite:
         """The suite for one machine and one build in it, made at the first script."""
-        runtime = machine.rexx
-        if build is not None:
-            runtime = RexxRuntime(machine, build, self._session.settings.timeout)
+        runtime = self._session.lab.runtime(machine, build) if build else machine.rexx
         key = (machine.resource.lease, runtime.build.digest)
         if key not in self._suites:
             runs = self._runs.setdefault(f"{item.where.target} {runtime.build.digest}", {})

@@ -163,10 +163,10 @@ class RexxSession:
         against = f", compared with {self.lab.reference.label}" if self.lab.reference else ""
         lines = [f"rexxinfra: target {self.settings.target}{image}, build {build}{against}{policy}"]
         if chosen != "auto":
-            from .rexx.facts import known
+            from .rexx.facts import known, quick
 
-            facts = {each.label: known(each) for each in self.lab.builds.values()}
-            lines += [f"rexxinfra: {label}: {fact.summary()}" for label, fact in facts.items() if fact]
+            for each in self.lab.builds.values():
+                lines.append(f"rexxinfra: {each.label}: {(known(each) or quick(each)).summary()}")
         return lines
 
     def machine(self, request: pytest.FixtureRequest, target: Target | str) -> Machine:

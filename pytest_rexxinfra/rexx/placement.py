@@ -73,7 +73,7 @@ class Placement:
                 self._sizes[root] = sum(status.st_size for _, status in _files(root))
             if self._sizes[root] <= _SMALL:
                 return [root]
-        required = (_folder(folder / name) for name in script.requires)
+        required = (_folder(folder / name) for name in script.loads)
         return [folder, *(each for each in required if each is not None)]
 
     def path(self, script: Path) -> str:

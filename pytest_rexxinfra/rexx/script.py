@@ -63,7 +63,7 @@ class Script:
     timeout: float | None = None
     status: int = 0
     exit_value: str | None = None
-    requires: tuple[str, ...] = ()
+    loads: tuple[str, ...] = ()
     """Relative paths that the script loads by REQUIRE."""
 
     @classmethod

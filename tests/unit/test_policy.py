@@ -383,7 +383,7 @@ def test_the_lab_asks_the_policy(lab: Lab) -> None:
 def test_a_hint_is_the_way_out(lab: Lab) -> None:
     """What a refusal tells to write is what lets it pass."""
     with pytest.raises(PolicyViolation) as caught:
-        lab._runtime(lab.provision())
+        lab.runtime(lab.provision())
     digest = str(caught.value.hint).split('["')[1].split('"]')[0]
     policy = read({"trusted_builds": [digest]}, Path.cwd())
     policy.check_build(lab.build, "local:m1")
