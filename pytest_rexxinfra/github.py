@@ -5,6 +5,7 @@ Format: https://docs.github.com/actions/reference/workflow-commands-for-github-a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,10 @@ def error_commands(stats: Mapping[str, Sequence[Any]], config: pytest.Config) ->
     for report in [*stats.get("failed", ()), *stats.get("error", ())]:
         if isinstance(report, pytest.TestReport):
             file, line = _place(report)
-            parameters = f"file={_property(file)},line={line},title={_property(report.nodeid)}"
+            # GitHub takes paths from the top of the repository.
+            top = os.environ.get("GITHUB_WORKSPACE", config.rootpath)
+            place = f"file={_property(os.path.relpath(config.rootpath / file, top))},line={line}"
+            parameters = f"{place},title={_property(report.nodeid)}"
             yield f"::error {parameters}::{_message(report.longreprtext[-_KEPT:])}"
 
 

@@ -402,7 +402,7 @@ class RexxSession:
                 continue
             if runtime.deployed:
                 self._builds.add(runtime.build.label)
-                if report.when == "call":
+                if report.when == "call" and "rexx_build" not in dict(item.user_properties):
                     item.user_properties.append(("rexx_build", runtime.build.label))
             if report.failed and report.when == "call":
                 for number, run in enumerate((run for run in runtime.runs if run.mark > start), 1):

@@ -68,6 +68,7 @@ def run(build: Build, folder: Path, script: str, *, hooked: bool = True) -> tupl
     hook = ["-r", str(EXIT_VALUE_HOOK)] if hooked else []
     done = subprocess.run(
         [node, *hook, *program, str(folder / "script.rexx")],
+        cwd=folder,
         env={**os.environ, "REXXINFRA_EXIT_VALUE": str(value)},
         capture_output=True,
         text=True,
