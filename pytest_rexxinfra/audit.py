@@ -227,7 +227,9 @@ class Audit:
 def outline(spec: Spec) -> str:
     """What a spec asks for, on one line; of its environment only the names."""
     given = [each.name for each in fields(spec) if getattr(spec, each.name) != each.default and each.name not in _APART]
-    parts = {name: getattr(spec, name) for name in given if getattr(spec, name) not in ((), None)}
+    parts = {name: getattr(spec, name) for name in given}
+    if spec.egress is not None:
+        parts["egress"] = ",".join(map(str, spec.egress)) or "none"
     if spec.command:
         parts["command"] = shlex.join(spec.command)
     if spec.volumes:

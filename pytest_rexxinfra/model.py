@@ -8,7 +8,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cache, partial
@@ -33,6 +33,8 @@ class Capability(StrEnum):
     BOOT = "boot"
     CLONE = "clone"
     COMMIT = "commit"
+    EGRESS = "egress"
+    """Connections to other computers at chosen ports only."""
     HOST_NETWORK = "network host"
     HOST_PID = "host pid"
     IMPAIRMENT = "impairment"
@@ -141,6 +143,10 @@ class Spec:
     image's own init system is started, and the machine is there when that says that it is ready.
     ``privileged``, ``host_pid`` and the network of the host need the policy ``permissive``.
     ``build`` is baked into the machine where the system can, else deployed at first use.
+    ``egress`` are the ports of other computers, TCP and UDP, that the machine may open connections to; with ``()``
+    it opens none, with ``None`` nothing is limited. Answers to calls from outside and loopback stay possible.
+
+    Raises `UsageError` for ``egress`` with a network that is not the machine's own: the host's, or a pod's.
     """
 
     image: str | None = None
@@ -150,6 +156,7 @@ class Spec:
     network: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[int, ...] = ()
+    egress: tuple[int, ...] | None = None
     volumes: tuple[Volume, ...] = ()
     command: tuple[str, ...] | None = None
     health: Health | None = None
@@ -165,6 +172,14 @@ class Spec:
     """Set by the lab: the pod that the machine joins."""
     handed_on: bool = False
     """Set by the lab: parts that no machine can change for the next one may be handed on to it."""
+
+    def __post_init__(self) -> None:
+        if self.egress is not None and (self.pod or self.network == "host"):
+            whose = "in a pod" if self.pod else "with the network of the host"
+            raise UsageError(
+                f"a machine {whose} has no egress of its own",
+                hint="the rules would hold for all who use that network; give the machine another one, or no egress",
+            )
 
     @classmethod
     def of(cls, **wishes: Any) -> Spec:
@@ -218,6 +233,7 @@ class Spec:
             Capability.PRIVILEGED: self.privileged,
             Capability.BOOT: self.boot,
             Capability.PORTS: self.ports,
+            Capability.EGRESS: self.egress is not None,
             Capability.VOLUMES: self.volumes,
             Capability.MAIN_PROCESS: self.command,
             Capability.HEALTH: self.health,
@@ -267,12 +283,16 @@ def _env(value: Any) -> dict[str, str]:
     return checked
 
 
-def _ports(value: Any) -> tuple[int, ...]:
-    ports = (value,) if isinstance(value, int) else tuple(value)
+def _ports(what: str, value: Any) -> tuple[int, ...]:
+    ports = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
     for port in ports:
-        if not isinstance(port, int) or not 0 < port < 65536:
-            raise UsageError(f"ports: {port!r} is not a port number from 1 to 65535")
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+            raise UsageError(f"{what}: {port!r} is not a port number from 1 to 65535")
     return ports
+
+
+def _egress(value: Any) -> tuple[int, ...]:
+    return tuple(sorted(set(_ports("egress", value))))
 
 
 def _volumes(value: Any) -> tuple[Volume, ...]:
@@ -300,7 +320,8 @@ _CHECKS: dict[str, Any] = {
     "cpus": _positive("cpus", float),
     "pids": _positive("pids", int),
     "env": _env,
-    "ports": _ports,
+    "ports": partial(_ports, "ports"),
+    "egress": _egress,
     "volumes": _volumes,
     "command": _command,
     "health": _health,

@@ -90,10 +90,7 @@ class Difference:
         head = f"{self.test}: {self.fact} differs"
         if all("\n" not in text.strip() for text, _ in groups):
             alike = len({text.strip() for text, _ in groups}) < len(groups)
-            return [
-                head,
-                *(f"    {where}: {repr(text) if alike else text.strip() or '(empty)'}" for text, where in groups),
-            ]
+            return [head, *(f"    {where}: {_short(text, alike)}" for text, where in groups)]
         (first, first_where), *others = groups
         lines = [head]
         for text, where in others:
@@ -185,6 +182,10 @@ class Matrix:
 
     def _count(self, place: tuple[str, str], verdict: Verdict) -> str:
         return str(sum(each.place == place and each.verdict is verdict for each in self.observations))
+
+
+def _short(text: str, exact: bool) -> str:
+    return repr(text) if exact else text.strip() or "(empty)"
 
 
 def _kept(text: str) -> str:

@@ -29,7 +29,8 @@ if (process.argv[1] && process.env.REXXJS_TEST_RUNNER === 'true') {
       const original = exports.executeCall;
       if (typeof original !== 'function') return;
       exports.executeCall = function executeCall(command, variables) {
-        const named = command.isVariableCall ? variables.get(command.subroutine) : command.subroutine;
+        const { subroutine, isVariableCall } = command || {};
+        const named = isVariableCall && variables instanceof Map ? variables.get(subroutine) : subroutine;
         const routine = String(named);
         if (!/^\w*test$/i.test(routine)) return original.apply(this, arguments);
         const started = Date.now();

@@ -18,6 +18,7 @@ from ..errors import CommandFailed, MachineDied, ProvisionError, RexxInfraError,
 from ..model import LABEL_PREFIX, Capability, CommandResult, Kind, Phase, Resource, Spec, Stats, Status
 from .base import CONTAINER, Availability, Driver, Surroundings
 from .cgroup import Cgroup
+from .egress import filtering, limit
 from .engine import Engine, explanation
 from .engine_config import SHELL, container_config, image_label
 from .engine_copies import Copies
@@ -72,7 +73,7 @@ class EngineDriver(Driver):
     @cached_property
     def capabilities(self) -> frozenset[Capability]:
         found = _CAPABILITIES if self.engine.limits else _CAPABILITIES - _NEED_LIMITS
-        return found | {Capability.IMPAIRMENT} if self.engine.enters_networks else found
+        return found | {Capability.IMPAIRMENT} | filtering() if self.engine.enters_networks else found
 
     def probe(self) -> Availability:
         try:
@@ -128,9 +129,14 @@ class EngineDriver(Driver):
         return made
 
     def _started(self, machine: Resource, spec: Spec, deadline: Deadline) -> None:
-        """Wait until a container that was just started is ready."""
+        """Limit the new network of a container that was just started, and wait until it is ready."""
+        self._limit(machine, spec, deadline)
         if spec.boot:
             self._boot(machine, deadline)
+
+    def _limit(self, machine: Resource, spec: Spec, deadline: Deadline) -> None:
+        if spec.egress is not None:
+            limit(self.engine.enter_network(self._pid(machine)), spec.egress, deadline, self._where(machine))
 
     def _boot(self, machine: Resource, deadline: Deadline) -> None:
         """Wait until the init system says that it has started everything, be it with failures."""
@@ -157,7 +163,7 @@ class EngineDriver(Driver):
     def _can_hand_on(self, spec: Spec) -> bool:
         """Whether a machine may use a network namespace that others used before, and will use."""
         plain = spec.network is None and not spec.ports and spec.hostname is None and spec.command is None
-        harmless = not spec.privileged and not spec.host_pid
+        harmless = not spec.privileged and not spec.host_pid and spec.egress is None
         return self.hands_on_namespaces and spec.handed_on and plain and harmless and not self.around.keeping
 
     def _make_namespace(self) -> Resource:
@@ -326,6 +332,7 @@ class EngineDriver(Driver):
         with self.engine.translated("resetting the container", machine.name):
             image, run = self.prepare(spec, deadline), partial(self._must, machine, deadline)
             reset(self.engine.api, machine.name, image, run, restart=spec.command is not None)
+        self._limit(machine, spec, deadline)
         return machine
 
     def _must(self, machine: Resource, deadline: Deadline, argv: Sequence[str]) -> bytes:
@@ -459,7 +466,8 @@ class EngineDriver(Driver):
         """The machine's first process, as the engine's computer sees it."""
         state = self._inspect(machine.name)
         if state is None or not state["Pid"]:
-            raise MachineDied("the container does not run", where=self._where(machine))
+            said = self._last_words(machine)
+            raise MachineDied("the container does not run", where=self._where(machine), output=said)
         return int(state["Pid"])
 
     def healthy(self, machine: Resource) -> bool:

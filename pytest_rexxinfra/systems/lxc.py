@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, NoReturn
@@ -30,6 +31,7 @@ from .starter import Starter
 _CONFIG = "config"
 _READY = 'echo >&0; exec "$@" </dev/null'
 _BOOTED = "run/systemd/private"
+_LOW_PORTS = "echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _STATE = "systemctl is-system-running --wait || :"
 _UP = ("running", "degraded")
 _LOOK = "run the image without boot=True and look at what its systemd would start"
@@ -60,6 +62,13 @@ class LxcDriver(RootfsDriver):
 
     def idmap(self, privileged: bool) -> IdMap | None:
         return None if privileged else IdMap.of_root()
+
+    def limit(self, record: RootfsRecord, ports: Collection[int], deadline: Deadline) -> None:
+        super().limit(record, ports, deadline)
+        if self.idmap(record.privileged):
+            # The machine's users do not rule the holder's network, and could else not serve at low ports.
+            command = ["nsenter", f"--target={record.pid}", "--mount", "--net", "/bin/sh", "-c", _LOW_PORTS]
+            run_tool(command, deadline=deadline, where=f"{self.name}:{record.name}", name="sh")
 
     def launch(self, what: Launch, starter: Starter, deadline: Deadline) -> tuple[subprocess.Popen[bytes], int]:
         if what.spec.boot and inside(outside(what.holder, what.root), "/sbin/init").name != "systemd":

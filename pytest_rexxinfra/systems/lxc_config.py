@@ -16,6 +16,9 @@ from .sandbox import escape_field
 PLACE = "/run/lxc"
 """Where LXC finds what it mounts: the container's root must be able to go there, unlike to the machine's folder."""
 
+SYS = f"{PLACE}/sys"
+"""The /sys of the holder's network namespace."""
+
 _DEFAULTS = Path("/usr/share/lxc/config/common.conf")
 _MADE = "X-mount.mkdir"
 _CLEARED = ("lxc.hook.mount", "lxc.hook.post-stop", "lxc.mount.auto", "lxc.tty.dir")
@@ -60,15 +63,17 @@ def _lines(what: Launch, idmap: IdMap | None) -> Iterator[str]:
 def _network(what: Launch, idmap: IdMap | None) -> Iterator[str]:
     """The network namespace of the holder, or the interface in it.
 
-    Only a namespace of their own do users of a container rule: open low ports, mount its /sys.
+    Only a namespace of their own do users of a container rule: open low ports, mount its /sys, take away what limits
+    its egress.
     """
     mounts = "proc:mixed cgroup:mixed" if what.spec.boot else "proc:mixed"
-    if what.spec.network == "host" and idmap:
-        yield "lxc.mount.entry = /sys sys none rbind,ro 0 0"
+    own = not (what.spec.network == "host" or what.spec.egress is not None)
+    if idmap and not own:
+        yield f"lxc.mount.entry = {'/sys' if what.spec.network == 'host' else SYS} sys none rbind,ro 0 0"
     else:
         mounts += " sys:mixed"
     yield f"lxc.mount.auto = {mounts}"
-    if not idmap or what.spec.network == "host":
+    if not idmap or not own:
         yield "lxc.net.0.type = none"
     elif not what.address:
         yield "lxc.net.0.type = empty"
@@ -109,6 +114,8 @@ def gathering(what: Launch) -> str:
         f"mount -t tmpfs -o mode=755,{_MADE} rexxinfra {PLACE}",
         f"mount --rbind -o {_MADE} {shlex.quote(what.root)} {PLACE}/root",
     ]
+    if what.spec.egress is not None:
+        lines.append(f"mount -t sysfs -o {_MADE} rexxinfra {SYS}")
     for number, bind in enumerate(what.binds):
         make = _MADE if Path(bind.source).is_dir() else "rw"
         lines += [] if make == _MADE else [f": >{PLACE}/{number}"]

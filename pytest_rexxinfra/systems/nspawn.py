@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ..deadline import Deadline
 from ..errors import ProvisionError
-from ..model import Capability
+from ..model import Capability, Spec
 from ..tools import run_tool
 from .entrance import outer_pid
 from .launch import IDLE, Launch
@@ -83,7 +83,7 @@ def _command(what: Launch) -> list[str]:
         f"--machine=rexx-{what.lease}",
         f"--hostname={what.hostname}",
         f"--directory={what.root}",
-        f"--capability={'all' if spec.privileged else 'CAP_NET_ADMIN'}",
+        *_capabilities(spec),
         *(f"--setenv={name}" for name in spec.env),
     ]
     if spec.boot:
@@ -97,6 +97,13 @@ def _command(what: Launch) -> list[str]:
         # nspawn asks the machine's getent for users; busybox has none, but its su replaces itself by the command.
         words = ("su", "-s", "/bin/sh", "-c", 'exec "$0" "$@"', "--", spec.user, *spec.command)
     return [*command, "--as-pid2", "--", *words]
+
+
+def _capabilities(spec: Spec) -> list[str]:
+    """More capabilities than nspawn gives by itself; the network is the machine's, unless its egress is limited."""
+    if spec.privileged:
+        return ["--capability=all"]
+    return ["--capability=CAP_NET_ADMIN"] if spec.egress is None else []
 
 
 class _Notifications:

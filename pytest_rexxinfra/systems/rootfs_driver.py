@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from ..model import Capability, Kind, Phase, Resource, Spec, Stats, Status
 from . import bridge, cgroup
 from .base import CONTAINER, Availability, Driver, Surroundings
 from .cgroup import Cgroup
+from .egress import filtering, limit
 from .ending import ended, hung_up, kill, main_process
 from .entrance import EnteredStream, entering
 from .health import Pulse
@@ -95,6 +96,13 @@ class RootfsDriver(Driver):
         """The users of a machine, where they are others than those of the controller."""
         return None
 
+    def limit(self, record: RootfsRecord, ports: Collection[int], deadline: Deadline) -> None:
+        """Limit what a machine with a new network opens connections to; nothing of it runs yet.
+
+        The network is that of the holder, so the rules stay when the machine starts again.
+        """
+        limit(["nsenter", f"--target={record.pid}", "--net"], ports, deadline, f"{self.name}:{record.name}")
+
     def power_off(self, record: RootfsRecord) -> None:
         """Ask a machine that booted to shut down; the caller waits until it has."""
         systemd = inside(Path(f"/proc/{record.leader}/root"), "/run/systemd/system").is_dir()
@@ -107,7 +115,7 @@ class RootfsDriver(Driver):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return _CAPABILITIES | ({Capability.LIMITS} if cgroup.limits() else frozenset())
+        return _CAPABILITIES | filtering() | ({Capability.LIMITS} if cgroup.limits() else frozenset())
 
     def probe(self) -> Availability:
         if os.geteuid() != 0:
@@ -187,6 +195,8 @@ class RootfsDriver(Driver):
                 self._waiting[machine.lease] = self._given(waiting, record, _ROOT)
             record = self._hold(machine, record, spec, deadline, like)
             record = self._networks.connect(machine, record, deadline)
+            if spec.egress is not None:
+                self.limit(record, spec.egress, deadline)
             record.write(folder)
             self._launch(machine, record, spec, starter, deadline)
 

@@ -10,6 +10,7 @@ from pytest_rexxinfra.deadline import Deadline
 
 WISHES: dict[Capability, dict[str, Any]] = {
     Capability.BOOT: {"boot": True},
+    Capability.EGRESS: {"egress": [80]},
     Capability.HEALTH: {"health": "true"},
     Capability.HOST_NETWORK: {"network": "host"},
     Capability.HOST_PID: {"host_pid": True},

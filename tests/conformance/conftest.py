@@ -23,6 +23,7 @@ from pytest_rexxinfra.settings import Settings
 
 from .. import rootless
 from .capabilities import OPERATIONS, WISHES
+from .club import Club
 
 
 def _nothing() -> AbstractContextManager[Mapping[str, str]]:
@@ -133,6 +134,11 @@ def make(lab: Lab, request: pytest.FixtureRequest) -> Callable[..., Machine]:
         return machine
 
     return provision
+
+
+@pytest.fixture
+def club(lab: Lab, request: pytest.FixtureRequest) -> Club:
+    return Club(lab, request)
 
 
 @pytest.fixture

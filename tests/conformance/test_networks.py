@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_rexxinfra import Capability, Lab, Machine, Network, Spec
+from pytest_rexxinfra import Capability, Lab, Machine, Network
 from pytest_rexxinfra.errors import MachineDied, RexxInfraError, Unsupported, UsageError
 
+from .club import Club, serve
 from .conftest import Lacks, Way
 
 SERVE = "require('http').createServer((q, r) => r.end('served')).listen(8080)"
@@ -18,32 +19,10 @@ request.on('timeout', () => process.exit(9)).on('error', () => process.exit(8))
 """
 
 
-class Club:
-    """Networks and their members, all removed at the end."""
-
-    def __init__(self, lab: Lab, request: pytest.FixtureRequest) -> None:
-        self._lab, self._request = lab, request
-
-    def network(self, name: str = "net") -> Network:
-        network = Network(self._lab.network(name=name))
-        self._request.addfinalizer(lambda: self._lab.remove(network.name))
-        return network
-
-    def member(self, name: str, network: Network | None, **wishes: object) -> Machine:
-        machine = self._lab.provision(spec=Spec.of(network=network, **wishes), name=name)
-        self._request.addfinalizer(lambda: self._lab.destroy(machine))
-        return machine
-
-    def server(self, name: str, network: Network) -> Machine:
-        machine = self.member(name, network)
-        machine.run(["sh", "-c", 'node -e "$0" >/dev/null 2>&1 &', SERVE], check=True)
-        machine.wait_until("grep -q ':1F90 ' /proc/net/tcp /proc/net/tcp6")
-        return machine
-
-
-@pytest.fixture
-def club(lab: Lab, request: pytest.FixtureRequest) -> Club:
-    return Club(lab, request)
+def _server(club: Club, name: str, network: Network) -> Machine:
+    machine = club.member(name, network)
+    serve(machine, SERVE, 8080)
+    return machine
 
 
 def _fetch(machine: Machine, host: str) -> str:
@@ -54,7 +33,7 @@ def test_by_name_and_nobody_else(way: Way, lacks: Lacks, club: Club) -> None:
     if lacks(Capability.NETWORKS):
         return
     first, second = club.network("one"), club.network("two")
-    web = club.server("web", first)
+    web = _server(club, "web", first)
     client, stranger, alone = club.member("client", first), club.member("stranger", second), club.member("alone", None)
     assert _fetch(client, "web") == "served"
     assert _fetch(stranger, "web") == ""
@@ -69,7 +48,7 @@ def test_by_name_and_nobody_else(way: Way, lacks: Lacks, club: Club) -> None:
 def test_networks_stay_apart_when_another_goes(lab: Lab, lacks: Lacks, club: Club) -> None:
     if lacks(Capability.NETWORKS):
         return
-    web, stranger = club.server("web", club.network("one")), club.member("stranger", club.network("two"))
+    web, stranger = _server(club, "web", club.network("one")), club.member("stranger", club.network("two"))
     lab.destroy(club.member("passer-by", club.network("three")))
     address = web.status.address
     assert address
@@ -80,7 +59,7 @@ def test_same_names_in_two_networks(lacks: Lacks, club: Club) -> None:
     if lacks(Capability.NETWORKS):
         return
     for network in (club.network("one"), club.network("two")):
-        club.server("web", network)
+        _server(club, "web", network)
         assert _fetch(club.member("client", network), "web") == "served"
 
 
@@ -88,7 +67,7 @@ def test_partition(lacks: Lacks, club: Club) -> None:
     if lacks(Capability.NETWORKS) or lacks(Capability.IMPAIRMENT):
         return
     network = club.network()
-    web, client, other = club.server("web", network), club.member("client", network), club.member("other", network)
+    web, client, other = _server(club, "web", network), club.member("client", network), club.member("other", network)
     with network.partition(web, client):
         assert _fetch(client, "web") == ""
         assert _fetch(other, "web") == "served"
@@ -107,7 +86,7 @@ def test_loss(lacks: Lacks, club: Club, make: Callable[..., Machine]) -> None:
     if lacks(Capability.NETWORKS) or lacks(Capability.IMPAIRMENT):
         return
     network = club.network()
-    web, client = club.server("web", network), club.member("client", network)
+    web, client = _server(club, "web", network), club.member("client", network)
     network.loss(web, 1)
     assert _fetch(client, "web") == ""
     network.loss(web, 0)
@@ -120,7 +99,7 @@ def test_delay_or_why_not(lacks: Lacks, club: Club) -> None:
     if lacks(Capability.NETWORKS) or lacks(Capability.IMPAIRMENT):
         return
     network = club.network()
-    web, client = club.server("web", network), club.member("client", network)
+    web, client = _server(club, "web", network), club.member("client", network)
     refusal = ""
     try:
         network.delay(web, 0.3)

@@ -89,3 +89,11 @@ def test_every_machine_has_a_namespace_of_its_own(
     monkeypatch.setenv("REXX_DOCKER_NAMESPACES", "own")
     inner(HANDED_ON.replace("range(24)", "range(12)"), "--rexx-target=docker").assert_outcomes(passed=12)
     assert len(set((pytester.path / "hostnames").read_text().split())) == 12
+
+
+def test_limited_egress_has_a_namespace_of_its_own(pytester: pytest.Pytester, inner: Run) -> None:
+    limited = HANDED_ON.replace("range(24)", "range(12)").replace(
+        "import os, pytest", "import pytest\n    pytestmark = pytest.mark.machine(egress=[])"
+    )
+    inner(limited, "--rexx-target=docker").assert_outcomes(passed=12)
+    assert len(set((pytester.path / "hostnames").read_text().split())) == 12

@@ -196,6 +196,8 @@ def test_the_outline_of_a_spec() -> None:
     text = outline(spec)
     assert text == "image=mini memory=67108864 network=none command=serve --key=********* env=TOKEN"
     assert outline(Spec()) == ""
+    assert outline(Spec.of(egress=[80, 443])) == "egress=80,443"
+    assert outline(Spec.of(egress=[])) == "egress=none"
 
 
 @pytest.fixture

@@ -54,6 +54,14 @@ def test_privileged_has_the_namespace_of_its_holder(what: Launch) -> None:
     assert not [line for line in found if "idmap" in line]
 
 
+def test_users_do_not_rule_a_network_with_limited_egress(what: Launch) -> None:
+    limited = replace(what, spec=Spec(egress=()))
+    found = lines(limited)
+    assert {"lxc.net.0.type = none", f"lxc.mount.entry = {PLACE}/sys sys none rbind,ro 0 0"} <= set(found)
+    assert f"{PLACE}/sys" in gathering(limited)
+    assert f"{PLACE}/sys" not in "\n".join([*lines(what), gathering(what)])
+
+
 def test_other_networks(what: Launch) -> None:
     assert "lxc.net.0.type = empty" in lines(replace(what, spec=Spec(network="none"), address=""))
     host = lines(replace(what, spec=Spec(network="host"), address="127.0.0.1"))

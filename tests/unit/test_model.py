@@ -81,6 +81,33 @@ def test_every_wish_has_a_capability() -> None:
     }
 
 
+def test_egress() -> None:
+    assert Spec.of().egress is None
+    assert Spec.of(egress=80).egress == (80,)
+    assert Spec.of(egress=[6379, 53, 6379]).egress == (53, 6379)
+    assert Spec.of(egress=[]).wants() == Spec.of(egress=(80,)).wants() == {Capability.EGRESS}
+
+
+def test_machines_with_another_egress_are_no_stand_ins() -> None:
+    specs = [Spec.of(egress=egress) for egress in (None, [], [80], [80, 81])]
+    assert len({spec.digest("image") for spec in specs}) == len(specs)
+
+
+@pytest.mark.parametrize("wish", ["ports", "egress"])
+@pytest.mark.parametrize("value", [0, 65536, -1, "80", ["80"], [80, None], 1.5, [True]], ids=repr)
+def test_no_ports(wish: str, value: Any) -> None:
+    wrong = value[-1] if isinstance(value, list) else value
+    with pytest.raises(UsageError, match=f"{wish}: {wrong!r} is not a port number"):
+        Spec.of(**{wish: value})
+
+
+@pytest.mark.parametrize("egress", [[], [80]], ids=str)
+def test_no_egress_in_a_network_of_others(egress: list[int]) -> None:
+    with pytest.raises(UsageError, match="network of the host has no egress of its own"):
+        Spec.of(network="host", egress=egress)
+    assert Spec.of(network="none", egress=egress).network == "none"
+
+
 def test_volume_paths_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "site").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from pytest_rexxinfra.model import Capability
 from pytest_rexxinfra.pod import joined
 
 
-@pytest.mark.parametrize("wish", [{"network": "none"}, {"ports": [80]}, {"hostname": "x"}])
+@pytest.mark.parametrize("wish", [{"network": "none"}, {"ports": [80]}, {"hostname": "x"}, {"egress": []}])
 def test_refused(wish: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"no {next(iter(wish))} of its own"):
         joined(Spec.of(**wish), "rexx-pod")
