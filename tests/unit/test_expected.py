@@ -104,6 +104,7 @@ def test_patterns_match_whole_lines_in_their_order(script: Path) -> None:
     text = differs(script, ".expect", "a\\d\nend\nlate\n", "a1\na22\nend\n")
     assert text is not None
     assert text.splitlines()[3:] == [" a1", "+a22", " end", "-late"]
+    assert differs(script, ".expect", "a\\d\n", "a22\n") is not None
     assert differs(script, ".expect", "a\nb\n", "b\na\n") is not None
     assert differs(script, ".expect", ".*\n", "a\nb\n") is not None
 
