@@ -84,8 +84,8 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "machine(image, memory, cpus, pids, network, env, ports, egress, volumes, command, health, user, hostname, boot, "
-        "scope): what the test's machine must be; scope is 'test' (default), 'module' or 'run'",
+        "machine(image, memory, cpus, pids, network, env, ports, egress, volumes, command, health, user, hostname, "
+        "boot, scope): what the test's machine must be; scope is 'test' (default), 'module' or 'run'",
     )
     config.addinivalue_line(
         "markers",
