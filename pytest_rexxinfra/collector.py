@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _TAKEN = {"skip", "skipif", "xfail", "parametrize", "usefixtures", "filterwarnings", "machine", "collect", "requires"}
 """Markers that mean something else than a tag of the same name; such a tag is a keyword only."""
 
+_MARKER = re.compile(r"[A-Za-z][\w.-]*")
 _TAGS = pytest.StashKey[set[str]]()
 _SHOWN = 3
 """So many lines of a script are shown on either side of the one that failed."""
@@ -67,9 +69,11 @@ class RexxItem(pytest.Item):
         self.where = where
         routine = self.script.routine(test)
         self._line = routine.line if routine else 1
+        self.seconds: float | None = None
+        """How long it took, where that was told: many share a start, which is made for the first of them."""
         for tag in self.script.tags:
             self.extra_keyword_matches.add(tag)
-            if tag not in _TAKEN:
+            if tag not in _TAKEN and _MARKER.fullmatch(tag):
                 known = self.config.stash.setdefault(_TAGS, set())
                 if tag not in known:
                     known.add(tag)
@@ -100,6 +104,7 @@ class RexxItem(pytest.Item):
 
         with shown_plainly():
             outcome = rexx_session(self.config).scripts.outcome(self)
+        self.seconds = outcome.seconds
         self.user_properties.append(("rexx_build", self.where.build.label))
         if outcome.verdict is Verdict.SKIPPED:
             raise pytest.skip.Exception(outcome.reason, _use_item_location=True)
@@ -131,7 +136,9 @@ def story(script: Script, outcome: Outcome, place: str) -> str:
 
 
 def _excerpt(script: Script, line: int) -> Sequence[str]:
-    lines = script.text.splitlines()
+    # Bytes that are no UTF-8 could not be sent by xdist, nor printed.
+    shown = script.text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    lines = [each.rstrip("\r") for each in shown.split("\n")]
     first = max(1, line - _SHOWN)
     return [
         f"{'>' if number == line else ' '} {number:4} {text}"

@@ -149,10 +149,15 @@ class RexxSession:
         """Find what is wrong with the options before any test starts; raises `pytest.UsageError`."""
         targets = self.lab.targets
         chosen = self.settings.build
+        if self.settings.known_differences and not self.settings.compare:
+            raise pytest.UsageError(
+                "--rexx-known-differences is for what --rexx-compare finds\n  hint: say with which build to compare"
+            )
         if chosen != "auto" and not hasattr(self._config, "workerinput") and targets:
             with _as_usage_error():
                 self.lab.builds  # noqa: B018 - resolving is the check
                 self.lab.reference  # noqa: B018
+                self.scripts.known  # noqa: B018
 
     def header(self) -> list[str]:
         image = f", image {self.settings.image}" if self.settings.image else ""
@@ -389,6 +394,9 @@ class RexxSession:
         if report.failed:
             self._failed.update(machine.resource.lease for machine, _ in machines)
         saved = item.stash.get(_SAVED, [])
+        seconds = getattr(item, "seconds", None)
+        if report.when == "call" and seconds is not None:
+            report.duration = seconds
         if report.when == "teardown" and saved:
             report.sections.append(("artifacts, saved at teardown", "\n".join(saved)))
         for machine, start in machines:

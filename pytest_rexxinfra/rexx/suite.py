@@ -109,6 +109,8 @@ class Suite:
         self._placement = Placement(self._machine, runtime.deploy(), invoked)
         self._runs = {} if runs is None else runs
         self._alone = alone or runtime.build.dialect != "rexxjs"
+        self._failed: set[Path] = set()
+        """Scripts that are no tests and failed under the runner."""
         self.dead = False
         """Whether the machine is gone."""
 
@@ -118,23 +120,24 @@ class Suite:
         Raises `Unsupported` for a test that needs a runner which the build does not have, and what the
         machine raises.
         """
-        if not self._may_be_batched(job):
-            return self._run_alone(job)
-        while job.script.path not in self._runs:
+        while self._may_be_batched(job):
+            if job.script.path in self._runs:
+                return self._runs[job.script.path]
             fitting = (each for each in ahead if self._goes_with(each, job))
             self._run_batch([job, *islice(fitting, MOST_FILES - 1)])
-        return self._runs[job.script.path]
+        return self._run_alone(job)
 
     def _may_be_batched(self, job: Job) -> bool:
-        """Whether the test runner is to run a script: a test, or one whose failure alone would tell anything.
+        """Whether the test runner is to run a script: a test, or one of which nothing but success is expected.
 
-        ADDRESS means other things under the runner, and it does not tell how a script ended.
+        ADDRESS means other things under the runner, and it does not tell how a script ended; so one that is no test,
+        and fails there, is run again by itself.
         """
-        if job.script.is_test:
+        script = job.script
+        if script.is_test:
             return True
-        return not (
-            self._alone or job.script.says_address or job.script.judges_end or expected.expectation(job.script.path)
-        )
+        judged = script.judges_end or expected.expectation(script.path)
+        return not (self._alone or script.says_address or judged or script.path in self._failed)
 
     def _goes_with(self, other: Job, job: Job) -> bool:
         """Whether two scripts can be in one start of the runner."""
@@ -197,10 +200,10 @@ class Suite:
             job = paths[file]
             cut_off = log is start.log.current
             if not log.passed and not job.script.is_test:
-                self._runs[job.script.path] = self._run_alone(job)
+                self._failed.add(job.script.path)
             elif not cut_off or job is jobs[0] or not isinstance(start.error, CommandTimeout):
                 self._runs[job.script.path] = ScriptRun(self._outcomes(job, log, start))
-        if jobs[0].script.path not in self._runs:
+        if jobs[0].script.path not in self._runs and jobs[0].script.path not in self._failed:
             outcome = Outcome.failed(
                 f"the test runner did not begin with it: {start.death}",
                 trace=start.stderr,

@@ -109,6 +109,13 @@ class TestRoutines:
         result = inner(EMPTY, "suite.rexx", "other.rexx", "-m", "requires", "--collect-only", "-q", RUNNER)
         result.stdout.fnmatch_lines(["suite.rexx::GpuTest[[]local[]]", "1/6 tests collected*"])
 
+    def test_odd_tags_and_bytes(self, inner: Run, pytester: pytest.Pytester) -> None:
+        text = b"/* @test-tags _odd, a:b, \xff */\nCALL ATest\nEXIT\nATest:\n  SAY \xfe\n  CHECK 1 = 2\nRETURN\n"
+        (pytester.path / "odd.rexx").write_bytes(text)
+        result = inner(EMPTY, "odd.rexx", "-n1", "--strict-markers", RUNNER)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["*SAY \\xfe", ">    6   CHECK 1 = 2"])
+
     def test_only_what_is_wanted_runs(self, inner: Run, pytester: pytest.Pytester) -> None:
         write(pytester, suite=SUITE)
         result = inner(EMPTY, "suite.rexx", "-k", "OneTest or LastTest", RUNNER)
@@ -188,6 +195,14 @@ class TestTrouble:
         result.assert_outcomes(passed=4, failed=1)
         result.stdout.fnmatch_lines(["E   command not done after 2 s; it was killed in the machine"])
         assert tally(result)[2] == 0
+
+    def test_a_plain_script_that_hangs_among_tests_fails_alone(self, inner: Run, pytester: pytest.Pytester) -> None:
+        good = "CALL ATest\nEXIT\nATest:\nRETURN\n"
+        write(pytester, a=good, b="SLEEP 300\n", c=good, d="SAY fine\n", e="CHECK 1 = 2\n")
+        result = inner(EMPTY, *(f"{name}.rexx" for name in "abcde"), "-v", "--rexx-timeout=2", RUNNER)
+        # The shape's own program knows neither SLEEP nor CHECK, so both scripts fail by themselves too.
+        result.assert_outcomes(passed=3, failed=2)
+        result.stdout.fnmatch_lines(["a.rexx::ATest* PASSED*", "b.rexx::main* FAILED*", "c.rexx::ATest* PASSED*"])
 
     @pytest.mark.parametrize(
         ("how", "told"),
@@ -383,7 +398,11 @@ class TestMatrix:
         )
         known.write_text("[[difference]]\nscript = 'differs.rexx'\n")
         result = inner(EMPTY, *options, f"--rexx-known-differences={known}")
-        result.stdout.fnmatch_lines(["*known.toml, entry 1: it has no reason*"])
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["*known.toml, entry 1: it has no reason*"])
+        result = inner(EMPTY, "same.rexx", RUNNER, f"--rexx-known-differences={known}")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["*--rexx-known-differences is for what --rexx-compare finds"])
 
 
 class TestReports:
