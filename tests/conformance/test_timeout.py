@@ -10,9 +10,10 @@ from pytest_rexxinfra import Machine
 from pytest_rexxinfra.errors import CommandTimeout
 
 
-def _running(machine: Machine, argument: str) -> bool:
-    seen = machine.run("for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$file; echo; done 2>/dev/null").lines
-    return any(line.startswith(f"sleep {argument}") for line in seen)
+def _wait_until_gone(machine: Machine, argument: str) -> None:
+    """A killed process may be seen for a moment until the kernel has ended it."""
+    look = f"case $(tr '\\0' ' ' <$file) in \"sleep {argument} \"*) exit 1;; esac"
+    machine.wait_until(f"for file in /proc/[0-9]*/cmdline; do {look}; done 2>/dev/null", timeout=5)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_killed_in_the_machine(fresh: Machine, command: str, argument: str) -> N
     assert time.monotonic() - started < 10
     assert "before" in str(caught.value)
     assert "--rexx-timeout" in str(caught.value)
-    assert not _running(fresh, argument)
+    _wait_until_gone(fresh, argument)
     assert fresh.run("echo next").lines == ["next"]
 
 
@@ -51,4 +52,4 @@ def test_large_input_that_nobody_reads(fresh: Machine) -> None:
     with pytest.raises(CommandTimeout):
         fresh.run("sleep 4325", stdin=b"x" * (1 << 20), timeout=0.5)
     assert fresh.run("echo next").lines == ["next"]
-    assert not _running(fresh, "4325")
+    _wait_until_gone(fresh, "4325")
