@@ -24,6 +24,7 @@ from .results import FileResults, ResultsInvalid, read_results
 from .runner_log import FileLog, RunnerLog
 from .runtime import RexxResult, RexxRuntime
 from .script import MAIN, Script
+from .tree import LEFT_BY_TESTS
 from .verdicts import not_run, verdicts
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ MOST_FILES = 100
 
 _SAID = 4000
 _RESULTS = "test-results.json"
-_LEFT = (_RESULTS, ".rexxt-expectations-count.tmp", ".rexxt-test-count.tmp", ".rexxt-test-results.tmp")
 
 
 class ResultsWarning(UserWarning):
@@ -245,7 +245,7 @@ class Suite:
         ]
         command = shlex.join(words)
         what = f"test {job.script.path.name}" if len(files) == 1 else f"test {len(files)} scripts"
-        into, remove = f"cd {shlex.quote(cwd)}", f"rm -f {' '.join(_LEFT)}"
+        into, remove = f"cd {shlex.quote(cwd)}", f"rm -f {' '.join(sorted(LEFT_BY_TESTS))}"
         result: CommandResult | None = None
         error: RexxInfraError | None = None
         report = b""

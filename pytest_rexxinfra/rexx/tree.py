@@ -27,6 +27,11 @@ GENERATED = frozenset(
 )
 """Directories of tools and of generated files: no part of a build, tracked by git or not."""
 
+LEFT_BY_TESTS = frozenset(
+    {"test-results.json", ".rexxt-expectations-count.tmp", ".rexxt-test-count.tmp", ".rexxt-test-results.tmp"}
+)
+"""Files that RexxJS's test runner leaves where it was started: no part of a build either."""
+
 GIT_SECONDS = 20.0
 
 Entry = tuple[str, os.stat_result]
@@ -64,8 +69,9 @@ def stamp(entries: Iterable[Entry], *more: str | None) -> str:
 
 
 def is_generated(path: str) -> bool:
-    """Whether ``path`` lies in a directory that is no part of a build."""
-    return not GENERATED.isdisjoint(path.split("/")[:-1])
+    """Whether ``path`` is no part of a build: in a directory of generated files, or left by a test run."""
+    *folders, name = path.split("/")
+    return name in LEFT_BY_TESTS or not GENERATED.isdisjoint(folders)
 
 
 def git(root: Path, *arguments: str) -> bytes | None:
@@ -114,5 +120,5 @@ def _walk(root: Path, below: str = "") -> Iterator[Entry]:
             if entry.is_dir(follow_symlinks=False):
                 if entry.name not in GENERATED:
                     yield from _walk(root, f"{path}/")
-            elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
+            elif entry.name not in LEFT_BY_TESTS and (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
                 yield path, entry.stat(follow_symlinks=False)

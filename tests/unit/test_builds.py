@@ -130,6 +130,17 @@ def test_files_built_by_hand_are_listed(checkout: Path) -> None:
     assert build.files() == resolve(str(checkout)).files()
 
 
+def test_what_a_test_run_leaves_is_no_part(checkout: Path) -> None:
+    before = resolve(str(checkout))
+    (checkout / "test-results.json").write_text("{}")
+    (checkout / "core/.rexxt-test-count.tmp").write_text("3")
+    after = resolve(str(checkout))
+    assert after.digest == before.digest
+    assert after.files() == before.files()
+    (checkout / "core/results.json").write_text("{}")
+    assert resolve(str(checkout)).digest != before.digest
+
+
 def test_generated_directories_are_no_part(checkout: Path) -> None:
     before = resolve(str(checkout))
     for name in ("node_modules/pkg/index.js", "test-results/a.json", "pkg-build/src/cli.js", ".git/HEAD"):
