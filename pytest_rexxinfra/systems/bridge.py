@@ -11,6 +11,7 @@ import os
 import random
 import socket
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -113,7 +114,12 @@ def wire_bridge(pid: int, bridge: int, lease: str, network: str, taken: Collecti
     if not free:
         raise ProvisionError(f"every address of the network {network} is taken")
     port = f"p{lease}"
-    _ip([f"link add {port} netns {bridge} type veth peer name eth0 netns {pid}"], deadline)
+    wire = [f"link add {port} netns {bridge} type veth peer name eth0 netns {pid}"]
+    if not _claimed(wire, deadline):
+        # That of the network namespace which the machine had before, with which the kernel takes its time.
+        with suppress(CommandFailed):
+            _ip([f"link del {port}"], deadline, bridge)
+        _ip(wire, deadline)
     _ip([f"link set {port} master br0", f"link set {port} up"], deadline, bridge)
     _configure(pid, f"{free[0]}/24", deadline)
     return free[0]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Network
 
 import pytest
@@ -54,3 +57,34 @@ def test_a_full_network() -> None:
     network = "10.99.7.0/30"
     with pytest.raises(ProvisionError, match="every address"):
         bridge.wire_bridge(1, 1, "lease", network, ["10.99.7.2"], Deadline(1))
+
+
+@contextmanager
+def _network_namespace() -> Iterator[int]:
+    """A process with a network namespace of its own; its id."""
+    command = ["unshare", "--net", "sh", "-c", "echo there; exec cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.communicate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_a_machine_whose_last_network_is_still_there() -> None:
+    """As after a restart: the kernel takes its time with the namespace that the machine had before."""
+    network, deadline = "10.99.7.0/24", Deadline(20)
+    with ExitStack() as stack:
+        middle, before, after = (stack.enter_context(_network_namespace()) for _ in range(3))
+        subprocess.run(
+            ["nsenter", f"--target={middle}", "--net", "ip", "link", "add", "br0", "type", "bridge"], check=True
+        )
+        first = bridge.wire_bridge(before, middle, "again", network, [], deadline)
+        assert bridge.wire_bridge(after, middle, "again", network, [], deadline) == first
+        seen = subprocess.run(
+            ["nsenter", f"--target={after}", "--net", "ip", "-brief", "addr"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert first in seen.stdout
