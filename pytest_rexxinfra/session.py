@@ -168,10 +168,9 @@ class RexxSession:
         against = f", compared with {self.lab.reference.label}" if self.lab.reference else ""
         lines = [f"rexxinfra: target {self.settings.target}{image}, build {build}{against}{policy}"]
         if chosen != "auto":
-            from .rexx.facts import known, quick
+            from .rexx.facts import headline
 
-            for each in self.lab.builds.values():
-                lines.append(f"rexxinfra: {each.label}: {(known(each) or quick(each)).summary()}")
+            lines += [f"rexxinfra: {each.label}: {headline(each)}" for each in self.lab.builds.values()]
         return lines
 
     def machine(self, request: pytest.FixtureRequest, target: Target | str) -> Machine:

@@ -144,6 +144,12 @@ def quick(build: Build, environ: Mapping[str, str] | None = None) -> BuildFacts:
     return replace(_unasked(build), size=size, node=_node_of(build, os.environ if environ is None else environ))
 
 
+def headline(build: Build, environ: Mapping[str, str] | None = None) -> str:
+    """`BuildFacts.summary` of what is known about a build; runs nothing and looks at none of its files."""
+    environ = os.environ if environ is None else environ
+    return (known(build, environ) or replace(_unasked(build), node=_node_of(build, environ))).summary()
+
+
 def known(build: Build, environ: Mapping[str, str] | None = None) -> BuildFacts | None:
     """What `inspect` learned about this build before, with the node of today; ``None`` if it did not.
 

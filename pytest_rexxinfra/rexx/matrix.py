@@ -12,6 +12,9 @@ from .runtime import RexxResult
 
 _KEPT = 16 * 1024
 _SHOWN = 12
+_NARROWEST = 12
+"""Characters that names of tests get in the table at least."""
+
 _LETTERS = {Verdict.PASSED: "pass", Verdict.FAILED: "FAIL", Verdict.SKIPPED: "skip"}
 
 
@@ -72,8 +75,7 @@ def exit_of(result: RexxResult) -> str:
 
     The EXIT value where it is known, else the status; no value is 0.
     """
-    value = result.exit_value if result.rc == 0 or result.exit_value is not None else None
-    return str(result.rc) if value is None else value
+    return str(result.rc) if result.exit_value is None else result.exit_value
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class Matrix:
         places = self.places
         failed = {each.test for each in self.observations if each.verdict is Verdict.FAILED}
         shown = [test for test in self.tests if test in differing | failed]
-        width = max([len("all the same"), *(len(test) for test in shown)])
+        width = max(_NARROWEST, *map(len, shown)) if shown else _NARROWEST
         heads = [_name(place) for place in places]
         rows = [[test, *(self._letter(test, place) for place in places)] for test in shown]
         sums = [

@@ -25,7 +25,6 @@ _COLOURED_VERDICT = re.compile(rf"   \x1b\[3\dm{_VERDICT}")
 _ENDS = ("📊 Test results saved", "⚠️  Could not save test results", "🏁 Summary")
 _ERROR = re.compile(r"^Error: (.*?)(?:\nStack trace:|\Z)", re.DOTALL | re.MULTILINE)
 _NOISE = re.compile(r"   🏷|   📦 \d+ tests? executed|🔍 Extracted dependency keys: ")
-_AFTER = re.compile("📊 Test results saved|🔄 Rerunning")
 _LINE = re.compile(r"(?<!INTERPRET failed: Error at )\bline (\d+)\b", re.IGNORECASE)
 _CALLED = re.compile(r"Calling subroutine: (\w+)", re.IGNORECASE)
 
@@ -170,7 +169,7 @@ class RunnerLog:
                 if line[: verdict.start()]:
                     self._body(self._file, _COLOURS.sub("", line[: verdict.start()]))
                 self._file.passed = verdict[1] is not None
-        elif self._file.passed is False and plain.strip() and not self.done and not _AFTER.match(plain):
+        elif self._file.passed is False and plain.strip() and not self.done:
             self._file._about.add(plain.removeprefix("   "))
 
     def _body(self, file: FileLog, line: str) -> None:

@@ -266,6 +266,7 @@ class EngineDriver(Driver):
         machines = [resource for resource in resources if resource.kind is Kind.MACHINE]
         if machines:
             self.copies.remove(machines)
+            self.images.remove_nameless()
 
     def _remove_machine(self, machine: Resource, deadline: Deadline) -> None:
         self._specs.pop(machine.lease, None)

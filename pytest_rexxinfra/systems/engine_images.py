@@ -32,6 +32,7 @@ class EngineImages:
         self._engine = engine
         self._around = around
         self._imports: dict[str, str] = {}
+        self._nameless: set[str] = set()
         self.names: dict[str, str] = {}
         """What the images that were obtained are called in the engine, by their ids."""
 
@@ -148,9 +149,14 @@ class EngineImages:
         """Save a container's file system as ``image``."""
         repository, _, tag = image.rpartition(":") if ":" in image else (image, "", "latest")
         changes = [f"LABEL {LABEL_PREFIX}image={image}"]
+        name = f"{repository}:{tag}"
+        replaced = self._engine.image_id(name)
         with self._engine.translated(f"committing {image}"), self._engine.patient(deadline):
             self._engine.api.commit(container, repository, tag, pause=self._engine.limits, changes=changes)
-        return f"{repository}:{tag}"
+        if replaced:
+            self._nameless.add(replaced)
+            self.remove_nameless()
+        return name
 
     def bake(self, container: str, key: str, deadline: Deadline) -> str:
         """Save a container as the image that `baked` finds under ``key``."""
@@ -160,8 +166,25 @@ class EngineImages:
 
     def remove(self, image: str) -> None:
         """Remove an image; one that is gone is no error."""
+        found = self._engine.image_id(image)
         with self._engine.translated(f"removing image {image}"), suppress(ImageNotFound):
             self._engine.forget_image(image)
+        if found:
+            self._nameless.add(found)
+
+    def remove_nameless(self) -> None:
+        """Remove images of ours that lost their names here while containers used them, unless some still do."""
+        for image in list(self._nameless):
+            try:
+                found = self._engine.api.inspect_image(image)
+                if not found["RepoTags"] and f"{LABEL_PREFIX}image" in (found["Config"]["Labels"] or {}):
+                    self._engine.api.remove_image(image)
+            except ImageNotFound:
+                pass
+            except (APIError, requests.exceptions.RequestException):
+                # One that is still used stays until a later turn.
+                continue
+            self._nameless.discard(image)
 
     def remove_unused(self, image: str) -> None:
         """Remove an image unless a container uses it."""

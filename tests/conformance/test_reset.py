@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,6 +179,9 @@ def test_volumes_that_an_image_declares_are_not_taken_for_clean(
         machine = second.provision(spec=spec)
         assert not machine.run("ls /data/mark").ok
         assert machine.resource.name == old or old not in [each.name for each in machine.driver.list()]
+        name = hashlib.sha256(str(tmp_path.resolve()).encode()).hexdigest()[:16]
+        second.destroy(machine)
+        machine.driver.remove_image(f"rexxinfra/dockerfile:{name}")
 
 
 def test_only_the_same_spec_and_only_once(labs: Labs, can: frozenset[Capability]) -> None:

@@ -268,6 +268,9 @@ class TestTrouble:
         result = inner(
             EMPTY, "bomb.rexx", "--rexx-target=docker", "--rexx-require=all", "--rexx-timeout=5", "--rexx-build=regina"
         )
+        ended = result.parseoutcomes()
+        assert ended.get("passed", 0) + ended.get("failed", 0) == 1
+        assert "errors" not in ended
         assert tally(result)[2] == 0
 
 

@@ -1,4 +1,4 @@
-"""What several unit tests need: another user, for what must work without root."""
+"""What several unit tests need: another user, for what must work without root; node."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import pwd
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from pytest_rexxinfra.deadline import Deadline
+from pytest_rexxinfra.events import Events
+from pytest_rexxinfra.node import node_runtime
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -54,3 +59,13 @@ def run_as_nobody(folder: Path, script: str) -> str:
             assert done.returncode == 0, done.stderr
             return done.stdout
     pytest.skip("an ordinary user has no Python 3.11 here")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def node_on_path() -> Iterator[None]:
+    """For modules that import it: node from PATH, else our own; before the tests get a cache of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        if shutil.which("node") is None:
+            runtime = node_runtime(events=Events(), deadline=Deadline(600))
+            patch.setenv("PATH", str(runtime / "bin"), prepend=os.pathsep)
+        yield

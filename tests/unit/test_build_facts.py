@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,11 @@ import pytest
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import BuildError, DeadlineExceeded
 from pytest_rexxinfra.events import Events, Step
-from pytest_rexxinfra.node import node_runtime
 from pytest_rexxinfra.rexx import facts, named, probe
 from pytest_rexxinfra.rexx.builds import Build, resolve
 from pytest_rexxinfra.rexx.facts import BuildFacts
+
+from .support import node_on_path  # noqa: F401 - it is used by being here
 
 CLI = """
 const fs = require('fs');
@@ -86,16 +87,6 @@ class Steps:
         self.begun.append(step.what)
 
     def step_ended(self, step: Step) -> None: ...
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _node_on_path() -> Iterator[None]:
-    """Node from PATH, else our own; before the tests get a cache of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        if shutil.which("node") is None:
-            runtime = node_runtime(events=Events(), deadline=Deadline(600))
-            patch.setenv("PATH", str(runtime / "bin"), prepend=os.pathsep)
-        yield
 
 
 @pytest.fixture(scope="module")

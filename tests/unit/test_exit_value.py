@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import RexxInfraError
-from pytest_rexxinfra.events import Events
-from pytest_rexxinfra.node import node_runtime
 from pytest_rexxinfra.rexx.builds import EXIT_VALUE_HOOK, Build, resolve
+
+from .support import node_on_path  # noqa: F401 - it is used by being here
 
 SHAPE = Path(__file__).parents[2] / "fixtures" / "rexxjs-shape"
 NOTHING = object()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _node_on_path() -> Iterator[None]:
-    """Node from PATH, else our own; before the tests get a cache of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        if shutil.which("node") is None:
-            runtime = node_runtime(events=Events(), deadline=Deadline(600))
-            patch.setenv("PATH", str(runtime / "bin"), prepend=os.pathsep)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_rexxinfra.deadline import Deadline
-from pytest_rexxinfra.events import Events
-from pytest_rexxinfra.node import node_runtime
 from pytest_rexxinfra.rexx.builds import EXIT_VALUE_HOOK
+
+from .support import node_on_path  # noqa: F401 - it is used by being here
 
 HOOK = EXIT_VALUE_HOOK.with_name("routines.cjs")
 MARK = "\x01rexxinfra "
@@ -75,15 +72,6 @@ new RexxInterpreter(routines).run(main).then(
 """
 
 Program = dict[str, list[list[Any]]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _node_on_path() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        if shutil.which("node") is None:
-            runtime = node_runtime(events=Events(), deadline=Deadline(600))
-            patch.setenv("PATH", str(runtime / "bin"), prepend=os.pathsep)
-        yield
 
 
 @pytest.fixture
