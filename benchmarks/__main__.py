@@ -10,11 +10,24 @@ from pathlib import Path
 
 from pytest_rexxinfra.errors import RexxInfraError
 
-from . import command, deploy, files, fresh_docker, fresh_local, leases, report, scripts, start, systems, throughput
+from . import (
+    command,
+    deploy,
+    files,
+    fresh_docker,
+    fresh_local,
+    hosts,
+    leases,
+    report,
+    scripts,
+    start,
+    systems,
+    throughput,
+)
 from .bench import Bench
 from .measure import Row, Unmeasured
 
-_MODULES = (start, command, leases, fresh_docker, fresh_local, systems, throughput, deploy, files, scripts)
+_MODULES = (start, command, leases, fresh_docker, fresh_local, systems, throughput, deploy, files, scripts, hosts)
 SUBJECTS = {module.NAME: module for module in _MODULES}
 
 _EPILOG = f"""\
