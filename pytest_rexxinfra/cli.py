@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from . import cli_audit, cli_machines, cli_matrix
-from .console import age, events, plain_errors, size, table
+from . import cli_apply, cli_audit, cli_machines, cli_matrix, cli_rexxfile
+from .console import age, events, pairs, plain_errors, size, table
 from .deadline import Deadline
 from .errors import RexxInfraError, UsageError
 from .interrupts import Interrupts
@@ -37,12 +37,14 @@ def main() -> None:
 def doctor(as_json: bool) -> None:
     """Tell which systems can be used here, and the command that enables each other one."""
     from .lab import make_driver
+    from .settings import Settings
     from .systems import registry
 
+    settings = Settings.load()
     found: list[dict[str, Any]] = []
     for name in registry.names():
         try:
-            driver = make_driver(name, events())
+            driver = make_driver(name, events(), settings)
             state = driver.examine()
             found.append(
                 {
@@ -104,19 +106,12 @@ def run(
     with Lab(Settings.load({**given, "pool": 0}), events()) as lab, Interrupts(lab.hand_over).handled():
         machine = lab.provision(build=lab.build)
         data = b"" if script == "-" or sys.stdin.isatty() else sys.stdin.buffer.read()
-        result = machine.rexx(source, *arguments, stdin=data, env=dict(map(_pair, env)), on_output=_pass_through)
+        result = machine.rexx(source, *arguments, stdin=data, env=pairs("--env", env), on_output=_pass_through)
     if not quiet:
         value = "" if result.exit_value is None else f", EXIT value {result.exit_value}"
         text = f"[{result.machine}] {result.build}: status {result.rc}{value}, {result.duration:.2f} s"
         click.echo(click.style(text, dim=True), err=True)
     sys.exit(result.rc)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign or not name:
-        raise UsageError(f"--env {text!r} is not NAME=VALUE")
-    return name, value
 
 
 def _pass_through(which: int, data: bytes) -> None:
@@ -241,8 +236,9 @@ def build_rm(names: Sequence[str]) -> None:
         click.echo(f"removed {name}")
 
 
-for command in (*cli_machines.COMMANDS, *cli_matrix.COMMANDS, *cli_audit.COMMANDS):
-    main.add_command(command)
+for group in (cli_machines, cli_matrix, cli_apply, cli_rexxfile, cli_audit):
+    for command in group.COMMANDS:
+        main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from .errors import RexxInfraError, SystemUnavailable, UsageError
 from .lab import is_expired, is_orphan, lost, make_driver, open_entries
 from .ledger import Entry, Ledger, State
 from .model import Capability, Kind, Phase, Resource
+from .settings import Settings
 from .systems import registry
 from .systems.base import Driver
 
@@ -67,7 +68,7 @@ class Everything:
         unlisted: list[tuple[Driver, Resource]] = []
         for name in registry.names():
             try:
-                driver = make_driver(name, events())
+                driver = make_driver(name, events(), Settings.load())
                 if driver.probe().usable:
                     listed = driver.list()
                     found += [Found(driver, each, entries.get(each.lease)) for each in listed]
@@ -154,6 +155,8 @@ def _until(seconds: float) -> str:
 @plain_errors
 def shell(name: str, command: Sequence[str]) -> None:
     """Enter a machine, or run COMMAND in it; NAME may be cut short."""
+    if command[:1] == ("--",):
+        command = command[1:]
     found = _look().named(name)
     if found.resource.kind is not Kind.MACHINE:
         raise UsageError(f"{found.resource.name} is a {found.resource.kind}, no machine")

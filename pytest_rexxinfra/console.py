@@ -30,6 +30,25 @@ def plain_errors(command: _Command) -> _Command:
     return guarded  # type: ignore[return-value]
 
 
+def pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """Values by name of a repeatable option that is written ``NAME=VALUE``; raises `UsageError`."""
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise UsageError(f"{option} {text!r} is not NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def standard_input() -> str:
+    """All of standard input as text; raises `UsageError` when it is none."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
 def events() -> Events:
     """Progress of long steps, on standard error."""
     return Events(Progress(lambda: sys.stderr))

@@ -34,10 +34,10 @@ class RexxInfraError(Exception):
     def __str__(self) -> str:
         parts = [f"[{self.where}] {self.message}" if self.where else self.message]
         if self.command:
-            parts.append(f"  command: {_shorten(self.command)}")
+            parts.append(f"  command: {shorten(self.command)}")
         if self.output and self.output.strip():
             parts.append("  output:")
-            parts.extend(f"    {line}" for line in _shorten(self.output.strip()).splitlines())
+            parts.extend(f"    {line}" for line in shorten(self.output.strip()).splitlines())
         if self.hint:
             parts.append(f"  hint: {self.hint}")
         return "\n".join(parts)
@@ -116,7 +116,7 @@ def as_ours(error: Exception) -> RexxInfraError:
     return RexxInfraError(f"unexpected {type(error).__name__}: {error}", output=story)
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
     """Keep the head and the tail of a long text: the cause is usually at one of the two."""
     if len(text) <= _OUTPUT_LIMIT:
         return text

@@ -63,7 +63,7 @@ def system_fixture(system: str, name: str) -> Any:
         return rexx_session(request.config).machine(request, system)
 
     SYSTEM_FIXTURES[name] = system
-    fixture.__doc__ = f"A machine of the system {system}, whatever --rexx-target says."
+    fixture.__doc__ = f"A machine of the system {system}, whatever other targets --rexx-target names."
     return pytest.fixture(name=name)(fixture)
 
 
@@ -73,6 +73,8 @@ podman_container = system_fixture("podman", "podman_container")
 nspawn_machine = system_fixture("nspawn", "nspawn_machine")
 lxc_container = system_fixture("lxc", "lxc_container")
 incus_container = system_fixture("incus", "incus_container")
+ssh_host = system_fixture("ssh", "ssh_host")
+pi_host = system_fixture("pi", "pi_host")
 
 
 @pytest.fixture(scope="session")

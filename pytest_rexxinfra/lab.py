@@ -6,12 +6,13 @@ import hashlib
 import itertools
 import os
 import secrets
+import shlex
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -40,7 +41,7 @@ from .model import LIFETIME, Capability, Kind, Phase, Resource, Spec, check_name
 from .pool import Order, Pool
 from .settings import Settings
 from .systems import registry
-from .target import Target, parse_targets
+from .target import REXXFILES, Target, parse_targets
 from .teardown import Teardown
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .rexx.builds import Build
     from .rexx.checkpoints import Checkpoint
     from .rexx.runtime import RexxRuntime
+    from .rexxfile.image import ImageRecipe
     from .systems.base import Driver, Lease
 
     Create = Callable[[Driver, Resource, Deadline], Resource]
@@ -162,9 +164,16 @@ class Lab:
         """The target with the system that an alias stands for: the first that works here, else the first."""
         systems = registry.ALIASES.get(target.system)
         if systems is None:
+            if target.address:
+                # A system that cannot be loaded here is skipped, or missed, when a machine is wanted.
+                with suppress(SystemUnavailable):
+                    registry.driver_class(target.system).check_address(target.address)
             return target
-        usable = (each for each in systems if each in self._drivers or make_driver(each, self.events).probe().usable)
+        usable = (each for each in systems if each in self._drivers or self._probe(each))
         return replace(target, system=next(usable, systems[0]))
+
+    def _probe(self, system: str) -> bool:
+        return make_driver(system, self.events, self.settings).probe().usable
 
     def driver(self, system: str) -> Driver:
         """The driver of a system that works here, else `SystemUnavailable` with what would enable it.
@@ -173,7 +182,8 @@ class Lab:
         """
         with self._lock:
             if system not in self._drivers:
-                driver = make_driver(system, self.events, self.settings.keep != "never", partial(self._beside, system))
+                keeping, lease = self.settings.keep != "never", partial(self._beside, system)
+                driver = make_driver(system, self.events, self.settings, keeping, lease)
                 availability = driver.probe()
                 if not availability.usable:
                     raise SystemUnavailable(availability.reason, where=system, hint=availability.hint)
@@ -238,11 +248,17 @@ class Lab:
         spec = spec or Spec()
         image = spec.image or chosen.image or self.settings.image
         name = check_name("name of a machine", name or f"m{next(self._numbers)}")
-        spec = spec.but(image=image, build=build)
+        recipe = _recipe(image)
+        spec = spec.but(image=recipe.base if recipe else image, build=build, address=chosen.address)
         if spec.network is not None and spec.hostname is None and Capability.HOSTNAME in driver.capabilities:
             spec = spec.but(hostname=name)
         _require(driver, spec)
         spec = self._admitted(driver, spec, name)
+        if recipe:
+            within = Deadline(self.settings.build_timeout)
+            used = (build or self.build) if recipe.needs_build else None
+            temporary = partial(self._temporary, driver, "rexxfile", used)
+            spec = spec.but(image=recipe.ensure(driver, spec, used, temporary, within, bake))
         if build is not None and Capability.BAKE in driver.capabilities:
             spec = spec.but(baked=self._baked(driver, chosen, spec, build, bake))
         return driver, spec, name
@@ -365,7 +381,7 @@ class Lab:
             return resource
 
     def _machine(self, driver: Driver, resource: Resource, spec: Spec, name: str) -> Machine:
-        machine = Machine(
+        machine = driver.machine_class()(
             driver,
             resource,
             spec,
@@ -374,11 +390,16 @@ class Lab:
             timeout=self.settings.timeout,
             runtime=self.runtime,
             clone=self.clone,
+            reached=self._reached,
             policy=self.policy,
             audit=self.audit,
         )
         self._machines[resource.lease] = machine
         return machine
+
+    def _reached(self, machine: Machine, checkpoint: Checkpoint) -> None:
+        if self.on_checkpoint:
+            self.on_checkpoint(machine, checkpoint)
 
     def attach(self, target: Target, resource: Resource, spec: Spec, name: str, build: Build | None) -> Machine:
         """A machine that another process of this run made and answers for."""
@@ -387,6 +408,30 @@ class Lab:
         machine = self._machine(driver, resource, spec.but(build=build), name)
         del self._machines[resource.lease]
         return machine
+
+    def find(self, system: str, name: str) -> Machine:
+        """Attach to a machine that exists already, whoever made it; it is never removed from here.
+
+        ``name`` is as `Driver.find` takes it. Raises `SystemUnavailable`, `UsageError` when there is none,
+        and `MachineDied` when it does not run.
+        """
+        target = self.target(system)
+        driver, where = self.driver(target.system), f"{target.system}:{name}"
+        resource = driver.find(name)
+        if resource is None:
+            raise UsageError("there is no such machine", where=where, hint="rexxinfra ps lists those of ours")
+        phase = driver.status(resource).phase
+        if phase is not Phase.RUNNING:
+            raise MachineDied(f"the machine is {phase}", where=where)
+        self.audit.record("attach", driver.name, resource.name)
+        return self.attach(target, resource, Spec(), name, None)
+
+    def detach(self, machine: Machine) -> None:
+        """Let go of a machine that `find` gave; what we needed in one that is not ours is removed."""
+        if not machine.resource.run:
+            with suppress(RexxInfraError):
+                machine.probe(f"rm -rf {shlex.quote(machine.scratch)}")
+        machine.disconnect()
 
     def _reused(self, driver: Driver, spec: Spec, name: str) -> Machine | None:
         """A kept machine made from the same spec, reset; ``None`` when there is none, or none that can be had."""
@@ -491,14 +536,22 @@ class Lab:
             if found:
                 return found
             name = driver.image(spec) or driver.name
-            with self.events.step(str(target), f"bake {build.label} into {name}"):
-                machine = self._create(driver, Spec(image=driver.image(spec) or None, build=build), "bake")
-                assert machine is not None
-                try:
-                    machine.rexx.deploy(deadline)
-                    return driver.bake(machine.resource, key, deadline)
-                finally:
-                    self.destroy(machine)
+            with (
+                self.events.step(str(target), f"bake {build.label} into {name}"),
+                self._temporary(driver, "bake", build, Spec(image=driver.image(spec) or None)) as machine,
+            ):
+                machine.rexx.deploy(deadline)
+                return driver.bake(machine.resource, key, deadline)
+
+    @contextmanager
+    def _temporary(self, driver: Driver, name: str, build: Build | None, spec: Spec) -> Iterator[Machine]:
+        """A machine that is there for the block."""
+        machine = self._create(driver, spec.but(build=build), name)
+        assert machine is not None
+        try:
+            yield machine
+        finally:
+            self.destroy(machine)
 
     def network(self, target: Target | str | None = None, name: str = "net") -> str:
         """Make a network and return the name that ``Spec.network`` takes; machines on it see each other by name."""
@@ -697,18 +750,28 @@ class Lab:
         known = {each.lease for each in self.tally.left}
         self.tally.left += [each for each in left if each.lease not in known]
         self.custodian.finish(clean=not left)
+        for driver in self._drivers.values():
+            driver.close()
         self.ledger.close()
         self.audit.close()
         if failures:
             raise failures[0]
 
 
-def make_driver(system: str, events: Events, keeping: bool = False, lease: Lease | None = None) -> Driver:
+def make_driver(
+    system: str,
+    events: Events,
+    settings: Settings | None = None,
+    keeping: bool = False,
+    lease: Lease | None = None,
+) -> Driver:
     """A driver with its surroundings, whether or not the system can be used."""
     from .images import ImageStore
     from .systems.base import Surroundings
 
-    return registry.driver_class(system)(Surroundings(events, ImageStore(events=events), keeping, lease))
+    return registry.driver_class(system)(
+        Surroundings(events, ImageStore(events=events), settings or Settings(), keeping, lease)
+    )
 
 
 def open_entries(ledger: Ledger, system: str | None = None) -> dict[str, Entry]:
@@ -749,6 +812,15 @@ def is_expired(resource: Resource, entries: Mapping[str, Entry]) -> bool:
 
 def _player(pod: PodManifest) -> Create:
     return lambda driver, lease, deadline: driver.kube_play(lease, pod, deadline)
+
+
+def _recipe(image: str | None) -> ImageRecipe | None:
+    """The Rexxfile that an image is made of, if it is named by one."""
+    if image is None or not image.endswith(REXXFILES):
+        return None
+    from .rexxfile.image import ImageRecipe
+
+    return ImageRecipe.read(image)
 
 
 def _require(driver: Driver, spec: Spec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import shlex
@@ -14,15 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import untar
 from .audit import DETAIL_KEPT
 from .channels.shell import INLINE_STDIN, ShellChannel, ShellOutput, kill_descendants, prepared
 from .channels.stream import STDOUT, OnOutput, Stream, drain
 from .deadline import Deadline
+from .delivery import Delivery
 from .errors import (
     ChannelClosed,
     CommandFailed,
@@ -38,15 +40,20 @@ from .transcript import Transcript
 if TYPE_CHECKING:
     from testinfra.host import Host
 
+    from .ansible import AnsibleResult, Playbook
     from .audit import Audit, Deed
     from .policy import Policy
+    from .rexx.checkpoints import Checkpoint
     from .rexx.runtime import RexxRuntime
+    from .rexxfile import Applied
     from .systems.base import Driver
 
 _OPENING = 30.0
 _PROBING = 5.0
 _COPYING = 300.0
 _COPY_SIZE = 1 << 20
+_WORTH_UPLOADING = 1 << 16
+"""Bytes from which on a way of the system for files is quicker than the shell, where there is one."""
 
 
 class Machine:
@@ -63,6 +70,7 @@ class Machine:
         timeout: float,
         runtime: Callable[[Machine], RexxRuntime],
         clone: Callable[[Machine, str | None], Machine],
+        reached: Callable[[Machine, Checkpoint], None],
         policy: Policy,
         audit: Audit,
     ) -> None:
@@ -76,11 +84,15 @@ class Machine:
         self.transcript.hide(spec.env.values())
         self._make_runtime = runtime
         self._make_clone = clone
+        self._reached = reached
         self._policy = policy
         self._audit = audit
         self._idle: dict[str | None, list[ShellChannel]] = {}
+        self._busy: set[ShellChannel] = set()
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
+        self.written: dict[str, None] = {}
+        """Where `put` and `write` have put something that stays when the machine has gone, in the order of time."""
 
     @property
     def system(self) -> str:
@@ -129,6 +141,24 @@ class Machine:
     def step(self, what: str) -> AbstractContextManager[Step]:
         """Report that ``what`` is going on here for as long as the block runs."""
         return self.events.step(self.where, what)
+
+    def reached(self, checkpoint: Checkpoint) -> None:
+        """Tell whoever listens to the checkpoints of this lab of one more."""
+        self._reached(self, checkpoint)
+
+    def apply(
+        self, rexxfile: str | Path, args: Mapping[str, str] | None = None, timeout: float | None = None
+    ) -> Applied:
+        """Do what a Rexxfile of the controller says; ``args`` are values for its ARGs.
+
+        ``timeout`` is in seconds, for each command. Raises `UsageError` for mistakes in the file, before anything
+        is done, and `CommandFailed` with line, command, status and both streams of the first task that fails.
+        """
+        from .rexxfile import apply, read_plan
+
+        plan = read_plan(rexxfile, args)
+        with self.step(f"apply {plan.name}"):
+            return apply(self, plan, timeout=timeout).check()
 
     def sees(self, path: str) -> bool:
         """Whether the controller's files below ``path`` are in the machine at the same place."""
@@ -198,6 +228,7 @@ class Machine:
         shown: str | None = None,
         action: str = "command",
         told: str | None = None,
+        secret: bool = False,
         stdin: str | bytes | BinaryIO = b"",
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
@@ -208,7 +239,8 @@ class Machine:
         """Like `run`, with a shell command ``before`` and one ``after`` it in the same round trip.
 
         What ``after`` prints, one line, is returned beside the result and is part of no stream. ``action``
-        and ``told`` are what the audit log says of it, if not that it is this command.
+        and ``told`` are what the audit log says of it, if not that it is this command. What one prints that is
+        ``secret`` is not in the transcript.
         """
         line = command if isinstance(command, str) else shlex.join(command)
         shown = line if shown is None else shown
@@ -226,7 +258,7 @@ class Machine:
         started = time.monotonic()
         with self._audited(action, shown if told is None else told, user) as deed:
             self._policy.check_command(command, self.where, self.transcript.head(shown))
-            with self.transcript.recording(shown, user) as ending:
+            with self.transcript.recording(shown, user, secret=secret) as ending:
                 try:
                     output = self._execute(script, after, shown, stdin, user, deadline, on_output)
                 except ChannelClosed as closed:
@@ -264,7 +296,7 @@ class Machine:
                 with self._channel(user) as channel:
                     pid = channel.run(f"cat {place}", deadline=Deadline(5)).stdout.decode().strip()
                 if pid:
-                    kill_descendants(self._spawn, pid, Deadline(5), itself=True)
+                    kill_descendants(partial(self._spawn, user=user), pid, Deadline(5), itself=True)
             if isinstance(failure, RexxInfraError):
                 failure.where = self.where
             raise
@@ -274,8 +306,8 @@ class Machine:
             report = channel.run(f"rm {place}; {after}", deadline=Deadline(5)).stdout
         return ShellOutput(rc, out, err, report)
 
-    def _spawn(self, argv: Sequence[str]) -> Stream:
-        return self.driver.open(self.resource, argv, Deadline(5))
+    def _spawn(self, argv: Sequence[str], user: str | None = None) -> Stream:
+        return self.driver.open(self.resource, argv, Deadline(5), user)
 
     def kill(self, pid_file: str) -> None:
         """Kill the process whose id is in a file of the machine, with everything that descends from it.
@@ -284,6 +316,12 @@ class Machine:
         """
         pid = self.read(pid_file).decode().strip()
         kill_descendants(self._spawn, pid, Deadline(_PROBING), itself=True)
+
+    def interrupt(self) -> None:
+        """Kill what the commands do that other threads run here now; they end with the status of that signal."""
+        for channel in [*self._busy]:
+            with suppress(RexxInfraError):
+                channel.interrupt()
 
     def fetch(
         self,
@@ -315,21 +353,31 @@ class Machine:
         """A channel that nobody else uses meanwhile: an idle one, else a new one."""
         with self._lock:
             idle = self._idle.setdefault(user, [])
-            channel = idle.pop() if idle else None
-        channel = channel or self._open_channel(user, (deadline or Deadline(None)).within(_OPENING))
+        channel = self._idle_one(idle) or self._open_channel(user, (deadline or Deadline(None)).within(_OPENING))
+        self._busy.add(channel)
         try:
             yield channel
         finally:
+            self._busy.discard(channel)
             if channel.broken:
                 channel.abandon()
             else:
                 with self._lock:
                     idle.append(channel)
 
+    def _idle_one(self, idle: list[ShellChannel]) -> ShellChannel | None:
+        """Take a channel whose shell still runs."""
+        while True:
+            with self._lock:
+                channel = idle.pop() if idle else None
+            if channel is None or not channel.ended:
+                return channel
+            channel.close()
+
     def _open_channel(self, user: str | None, deadline: Deadline) -> ShellChannel:
         stream = self.driver.shell(self.resource, deadline, user)
         try:
-            return ShellChannel(stream, self._spawn, self.where, deadline)
+            return ShellChannel(stream, partial(self._spawn, user=user), self.where, deadline)
         except BaseException:
             stream.close()
             raise
@@ -380,19 +428,46 @@ class Machine:
     def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
         """Make ``path`` a file with this content; missing directories are made."""
         data = content.encode() if isinstance(content, str) else content
-        self._receive(path, data, mode, "", "write", path)
+        self._receive(Delivery(path, "", mode), data, "write", path)
 
     def read(self, path: str) -> bytes:
         """Content of a file; raises `CommandFailed` when it cannot be read."""
         result, _ = self.run_reporting(["cat", path], action="read", told=path)
         return self._succeeded(result).stdout_bytes
 
-    def put(self, source: str | Path, target: str, mode: int | None = None) -> None:
+    def ansible(
+        self,
+        playbook: Playbook,
+        *,
+        extra_vars: Mapping[str, Any] | None = None,
+        vault_password_file: str | Path | None = None,
+        check_idempotent: bool = False,
+        tags: str | Sequence[str] = (),
+        skip_tags: str | Sequence[str] = (),
+        timeout: float | None = None,
+        verbosity: int = 0,
+    ) -> AnsibleResult:
+        """Play a playbook on this machine; `pytest_rexxinfra.ansible.play` for several, with what each option means."""
+        from .ansible import play
+
+        return play(
+            [self],
+            playbook,
+            extra_vars=extra_vars,
+            vault_password_file=vault_password_file,
+            check_idempotent=check_idempotent,
+            tags=tags,
+            skip_tags=skip_tags,
+            timeout=timeout,
+            verbosity=verbosity,
+        )
+
+    def put(self, source: str | Path, target: str, mode: int | None = None, owner: str | None = None) -> None:
         """Copy a file or directory of the controller into the machine; missing directories are made.
 
-        A file goes to ``target``, or into it when that is a directory or ends in ``/``. What is in a
-        directory goes into the directory ``target``. Permission bits are kept; the owner becomes the
-        machine's user.
+        A file goes to ``target``, or into it when that is a directory or ends in ``/``, and is there whole or not at
+        all. What is in a directory goes into the directory ``target``. Permission bits are kept; the owner becomes
+        the machine's user, or ``owner``, as chown(1) takes it.
         """
         path = Path(source)
         if not path.exists():
@@ -403,19 +478,31 @@ class Machine:
                     tar.add(path, arcname=".")
                 archive.seek(0)
                 self.unpack(archive, target, f"{path} {target}")
+                if owner is not None:
+                    # What is in the target beside this stays whose it is.
+                    names = [b".", *(os.fsencode(each.relative_to(path)) for each in path.rglob("*"))]
+                    command = shlex.join(["xargs", "-0", "chown", "-h", owner, "--"])
+                    self.run(command, cwd=target, stdin=b"\0".join([*names, b""]), check=True)
                 return
             with path.open("rb") as file:
                 permissions = stat.S_IMODE(path.stat().st_mode) if mode is None else mode
-                self._receive(target, _small(file), permissions, path.name, "put", f"{path} {target}")
+                delivery = Delivery(target, path.name, permissions, owner or "")
+                self._receive(delivery, _small(file), "put", f"{path} {target}")
+
+    def _note(self, path: str) -> None:
+        """Remember what teardown will not undo; directories of ours are all beside the scratch directory."""
+        if self.driver.lasting and not path.startswith(f"{PurePosixPath(self.scratch).parent}/rexx-"):
+            self.written[path] = None
 
     def unpack(self, archive: BinaryIO, target: str, told: str) -> None:
         """Unpack a tar file of the controller in a directory of the machine, which is made if it is missing.
 
         ``told`` is what the audit log says of it. Raises `CommandFailed`.
         """
+        self._note(target)
         place = shlex.quote(target)
         result, _ = self.run_reporting(
-            f"mkdir -p {place} && cd {place} && tar -xf - -o",
+            f"mkdir -p {place} && cd {place} && tar -xpf - -o",
             action="put",
             told=told,
             stdin=_small(archive),
@@ -423,19 +510,44 @@ class Machine:
         )
         self._succeeded(result)
 
-    def _receive(self, target: str, content: bytes | BinaryIO, mode: int, name: str, action: str, told: str) -> None:
-        place = shlex.quote(target)
-        word = shlex.quote(name)
-        into = f'case "$t" in */) t="$t"{word};; *) [ ! -d "$t" ] || t="$t"/{word};; esac; '
+    def _receive(self, delivery: Delivery, content: bytes | BinaryIO, action: str, told: str) -> None:
+        self._note(delivery.target)
+        shown = shlex.join([action, delivery.target])
+        timeout = max(self.timeout, _COPYING)
+        large = not isinstance(content, bytes) or len(content) > _WORTH_UPLOADING
+        quicker = self.driver.uploads and large and not delivery.owner and self.spec.user is None
+        if quicker and self._uploaded(delivery, content, shown, Deadline(timeout), action, told):
+            return
         result, _ = self.run_reporting(
-            f't={place}; {into if name else ""}case "$t" in */*) mkdir -p "${{t%/*}}/";; esac && '
-            f'cat >"$t" && chmod {mode:o} "$t"',
-            action=action,
-            told=told,
-            stdin=content,
-            timeout=max(self.timeout, _COPYING),
+            delivery.from_stdin, shown=shown, action=action, told=told, stdin=content, timeout=timeout
         )
         self._succeeded(result)
+
+    def _uploaded(
+        self,
+        delivery: Delivery,
+        content: bytes | BinaryIO,
+        shown: str,
+        deadline: Deadline,
+        action: str,
+        told: str,
+    ) -> bool:
+        """Whether the file is in its place now, by the way that the system itself has for files."""
+        prepared = self.probe(delivery.draft)
+        if not prepared.ok or not prepared.stdout_bytes:
+            return False
+        draft, target = os.fsdecode(prepared.stdout_bytes).split("\0")
+        source = io.BytesIO(content) if isinstance(content, bytes) else content
+        try:
+            with self._audited(action, told), self.transcript.recording(shown) as ending:
+                self.driver.upload(self.resource, source, draft, target, delivery.mode, deadline)
+                ending.tell(0, b"", b"")
+        except CommandFailed:
+            # The usual way tells what is wrong there.
+            source.seek(0)
+            self.probe(shlex.join(["rm", "-f", draft]))
+            return False
+        return True
 
     def get(self, source: str, target: str | Path) -> None:
         """Copy a file or directory out of the machine, with the same rules as `put`."""
@@ -485,6 +597,13 @@ class Machine:
         """Stop the machine and start it again; its file system stays, its processes do not."""
         self.stop(timeout)
         self.start(timeout)
+
+    def reboot(self, timeout: float = 300.0) -> None:
+        """Let the system that runs in the machine boot again, and wait until commands run in it; files stay."""
+        with self._doing("reboot"):
+            self.driver.reboot(self.resource, Deadline(timeout))
+            self.disconnect()
+            self.connect()
 
     def pause(self, timeout: float = 30.0) -> None:
         """Stop every process of the machine where it is, until `resume`."""

@@ -53,6 +53,8 @@ class Capability(StrEnum):
     """Machines with one network between them, so that they find each other at 127.0.0.1."""
     PORTS = "ports"
     PRIVILEGED = "privileged"
+    REBOOT = "reboot"
+    """The system that runs there, ended and started again."""
     RESET = "reset"
     RESTART = "restart"
     SAVE_STATE = "save state"
@@ -172,6 +174,10 @@ class Spec:
     """Set by the lab: the pod that the machine joins."""
     handed_on: bool = False
     """Set by the lab: parts that no machine can change for the next one may be handed on to it."""
+    address: str | None = None
+    """Set by the lab: the host that the target names, for systems whose machines are there before."""
+    leaves_running: bool = False
+    """For a host that is there before and after: what commands started there goes on when the run leaves it."""
 
     def __post_init__(self) -> None:
         if self.egress is not None and (self.pod or self.network == "host"):
@@ -187,7 +193,14 @@ class Spec:
 
         Raises `UsageError` naming the wish that cannot be right.
         """
-        known = {each.name for each in fields(cls)} - {"build", "baked", "pod", "handed_on"}
+        known = {each.name for each in fields(cls)} - {
+            "build",
+            "baked",
+            "pod",
+            "handed_on",
+            "address",
+            "leaves_running",
+        }
         for name in wishes:
             if name not in known:
                 raise UsageError(f"a machine has no {name!r}", hint=f"it can have: {', '.join(sorted(known))}")

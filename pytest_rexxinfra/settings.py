@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,7 @@ from .paths import audit_path
 from .policy import Policy
 
 KEEP_CHOICES = ("never", "failed", "all")
+HOST_KEY_CHOICES = ("strict", "accept-new", "off")
 OFF = "off"
 
 
@@ -25,6 +27,7 @@ class Settings:
     ``compare`` names the build that each of them is compared with.
     ``max`` maps a system, or ``*`` for every other one, to how many machines there may be in it at a time.
     ``audit`` is the file of the audit log, ``off``, or empty for its usual place.
+    ``ssh_host`` and ``pi_host`` are the hosts of targets that name none; the others are explained in `ssh.options`.
     """
 
     target: str = "local"
@@ -44,6 +47,13 @@ class Settings:
     allow_leaks: bool = False
     policy: Policy = field(default_factory=Policy)
     audit: str = ""
+    ssh_host: str | None = None
+    ssh_scratch: str = "/var/tmp"
+    ssh_config: str | None = None
+    ssh_identity: tuple[str, ...] = ()
+    ssh_known_hosts: str | None = None
+    ssh_host_keys: str | None = None
+    pi_host: str | None = None
     provision_timeout: float = 120.0
     build_timeout: float = 1200.0
 
@@ -126,10 +136,23 @@ def _seconds(value: Any, place: str) -> float:
     return seconds
 
 
-def _keep(value: Any, place: str) -> str:
-    if value not in KEEP_CHOICES:
-        raise UsageError(f"{place}: {value!r} is not one of {', '.join(KEEP_CHOICES)}")
-    return str(value)
+def _one_of(choices: Sequence[str]) -> Callable[[Any, str], str]:
+    def check(value: Any, place: str) -> str:
+        if value not in choices:
+            raise UsageError(f"{place}: {value!r} is not one of {', '.join(choices)}")
+        return str(value)
+
+    return check
+
+
+def _place(value: Any, place: str) -> str:
+    """A directory on some other computer, which our own commands can name without quotes."""
+    if not re.fullmatch(r"/[\w./-]*", str(value), re.ASCII):
+        raise UsageError(
+            f"{place}: {value!r} is not the absolute path of a directory",
+            hint="letters, digits, '.', '_', '-' and '/', for example /var/tmp",
+        )
+    return str(value).rstrip("/")
 
 
 def _flag(value: Any, place: str) -> bool:
@@ -205,13 +228,20 @@ _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
     "update_expected": _flag,
     "require": _names,
     "timeout": _seconds,
-    "keep": _keep,
+    "keep": _one_of(KEEP_CHOICES),
     "reuse": _flag,
     "pool": _count,
     "max": _limits,
     "artifacts": _path,
     "allow_leaks": _flag,
     "audit": _audit,
+    "ssh_host": _text,
+    "ssh_scratch": _place,
+    "ssh_config": _text,
+    "ssh_identity": _names,
+    "ssh_known_hosts": _text,
+    "ssh_host_keys": _one_of(HOST_KEY_CHOICES),
+    "pi_host": _text,
     "provision_timeout": _seconds,
     "build_timeout": _seconds,
 }

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from .errors import UsageError
 
+REXXFILES = ("Rexxfile", ".rexxfile")
+"""How an image is named that is a file which says how to make it."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -25,7 +28,7 @@ class Target:
     def parse(cls, text: str, systems: list[str]) -> Target:
         """Read one target; raises `UsageError` with the nearest known systems."""
         text = text.strip()
-        match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*)(?:(://)(.+)|:(.+))?", text)
+        match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*)(?:(://)(.+)|:(?!//)(.+))?", text)
         if match is None:
             raise UsageError(
                 f"target {text!r} is not SYSTEM, SYSTEM:IMAGE or SYSTEM://ADDRESS",

@@ -109,8 +109,11 @@ class Transcript:
         return text
 
     @contextmanager
-    def recording(self, command: str, user: str | None = None) -> Iterator[Ending]:
-        """Record the command that runs in the block, also when the block raises."""
+    def recording(self, command: str, user: str | None = None, *, secret: bool = False) -> Iterator[Ending]:
+        """Record the command that runs in the block, also when the block raises.
+
+        Of the output of one that is ``secret`` only the size is kept.
+        """
         ending = Ending()
         error = None
         started, clock = time.time(), time.monotonic()
@@ -134,8 +137,8 @@ class Transcript:
                     user=user,
                     rc=ending.rc,
                     error=error,
-                    stdout=Printed(ending.stdout_size, self._tail(ending.stdout)),
-                    stderr=Printed(len(ending.stderr), self._tail(ending.stderr)),
+                    stdout=Printed(ending.stdout_size, "" if secret else self._tail(ending.stdout)),
+                    stderr=Printed(len(ending.stderr), "" if secret else self._tail(ending.stderr)),
                 )
             )
 

@@ -20,6 +20,7 @@ from pytest_rexxinfra.systems.podman_settings import settings_file
 
 _GUARD = 30.0
 _TUN = Path("/dev/net/tun")
+_TEMPORARY = Path("/var/tmp")
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def _processes(uid: int) -> Sequence[int]:
 def podman() -> Iterator[Mapping[str, str]]:
     """Let a new user's podman listen, and give the environment in which it is used."""
     with user() as owner:
+        before = set(_TEMPORARY.iterdir())
         settings = owner.home / "containers.conf"
         settings.write_text(settings_file().read_text())
         socket = owner.runtime / "podman.sock"
@@ -128,3 +130,5 @@ def podman() -> Iterator[Mapping[str, str]]:
         finally:
             service.terminate()
             service.wait()
+        # What podman makes of an archive that it is sent, it does not always take away again.
+        assert [each for each in _TEMPORARY.iterdir() if each not in before and each.stat().st_uid == owner.uid] == []

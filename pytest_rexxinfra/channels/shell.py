@@ -204,6 +204,12 @@ class ShellChannel:
                 outputs[which].feed(data)
                 check_size(outputs[which].size, shown)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the shell has ended since its last command; what its jobs printed meanwhile is dropped."""
+        self.broken = self.broken or any(not data for _, data in self._stream.exchange(memoryview(b""), 0)[1])
+        return self.broken
+
     def _end_command(self, outputs: Mapping[int, _Collector]) -> None:
         """Kill what the current command started, and see the shell come back; else give the shell up."""
         self.broken = True
@@ -216,6 +222,10 @@ class ShellChannel:
     def _kill(self, deadline: Deadline) -> None:
         if self._pid:
             kill_descendants(self._spawn, self._pid, deadline)
+
+    def interrupt(self) -> None:
+        """End the current command from another thread; whoever waits for it gets its status."""
+        self._kill(Deadline(_GRACE))
 
     def abandon(self) -> None:
         """Give up a shell whose conversation was cut off, and end what it may still be running."""

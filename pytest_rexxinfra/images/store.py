@@ -147,6 +147,10 @@ class ImageStore:
             pack(tar)
             return self._keep(tar, home, name, key)
 
+    def has_committed(self, name: str) -> bool:
+        """Whether there is an image that `commit` saved under that name."""
+        return _load(self._committed(name)) is not None
+
     def _committed(self, name: str) -> Path:
         return self.root / f"committed-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
@@ -169,6 +173,13 @@ class ImageStore:
                 self._discard(image.tar.parent, image.key)
         self._drop_unused()
         return found
+
+    def trim(self, repository: str, most: int) -> None:
+        """Remove the oldest images named ``repository:TAG``, but for so many; one that is mounted stays."""
+        named = [image for image in self.list() if image.name.startswith(f"{repository}:")]
+        for image in sorted(named, key=lambda image: -image.created)[most:]:
+            with suppress(ImageError):
+                self.remove(image.name)
 
     def rootfs(self, image: RootfsImage, deadline: Deadline | None = None, idmap: IdMap | None = None) -> Path:
         """The image unpacked as a directory that is shared by all: nobody may write into it.

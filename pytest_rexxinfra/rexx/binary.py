@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..deadline import Deadline
 from ..errors import BuildError
+from ..processor import elf_machine
 from . import store
 from .build import Build
 from .probe import Answer, ProbeFailed, ask
@@ -20,22 +21,11 @@ ACCEPTED = (
     "a .tar[.gz|.xz|.bz2] or .zip of either, github:OWNER/REPO@REF, an http(s) URL with #sha256=HEX, "
     "the name of a named build, 'regina' or 'auto'"
 )
-_MACHINES = {0x03: "i386", 0x28: "arm", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv64"}
 
 
 def no_build(what: object, why: str, *, hint: str = ACCEPTED, output: str | None = None) -> BuildError:
     """The error for something that is there and is no REXX build."""
     return BuildError(f"{what} is no REXX build: {why}", hint=hint, output=output)
-
-
-def elf_machine(path: Path) -> str | None:
-    """The processor an ELF file is for, such as ``x86_64``; ``None`` when it is no ELF file."""
-    with path.open("rb") as file:
-        head = file.read(20)
-    if len(head) < 20 or head[:4] != b"\x7fELF":
-        return None
-    code = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
-    return _MACHINES.get(code, f"machine {code}")
 
 
 def build(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..deadline import Deadline
 from ..errors import BuildError, DeadlineExceeded, RexxInfraError
 from ..events import Events
+from ..processor import elf_machine
 from . import binary, checkout, named, regina, store
 from .build import EXIT_VALUE_HOOK, Build
 
@@ -210,7 +211,7 @@ class _Question:
 
         shown = Path(name) if fetched else path
         try:
-            is_archive = binary.elf_machine(path) is None and archives.kind_of(path) is not None
+            is_archive = elf_machine(path) is None and archives.kind_of(path) is not None
         except OSError as error:
             raise BuildError(f"cannot read the build {path}: {error.strerror}") from None
         if is_archive:
@@ -231,7 +232,7 @@ class _Question:
         root = store.builds_dir() / digest
         if archives.is_known(digest):
             return self._unpacked(root, f"archive {name}", archives.commit_of(digest))
-        return binary.stored(digest, name, binary.elf_machine(root / binary.ENTRY))
+        return binary.stored(digest, name, elf_machine(root / binary.ENTRY))
 
     def _unpacked(self, directory: Path, origin: str, commit: str | None) -> Build:
         """The build in an unpacked archive: a checkout, or the one program that can be it."""
@@ -242,7 +243,7 @@ class _Question:
         if found is not None:
             return checkout.build(*found, origin, use_git=False, commit=commit)
         files = [path for path in sorted(top.rglob("*")) if path.is_file() and not path.is_symlink()]
-        programs = [path for path in files if binary.elf_machine(path) is not None]
+        programs = [path for path in files if elf_machine(path) is not None]
         if len(programs) != 1:
             programs = [path for path in programs or files if _PROGRAM.fullmatch(path.name)]
         if len(programs) != 1:

@@ -19,7 +19,8 @@ from typing import Any
 from ..deadline import Deadline
 from ..errors import BuildError
 from ..events import Events
-from . import binary, store, tree
+from ..processor import elf_machine
+from . import store, tree
 from .build import EXIT_VALUE_HOOK, Build
 from .probe import Answer, ProbeFailed, ask
 
@@ -360,7 +361,7 @@ def _node_inside(program: Path) -> str | None:
 
 def _is_foreign(build: Build) -> bool:
     """Whether a program is for another processor than this computer's."""
-    return not build.needs_node and binary.elf_machine(build.root / build.entry) not in (None, platform.machine())
+    return not build.needs_node and elf_machine(build.root / build.entry) not in (None, platform.machine())
 
 
 def _file(build: Build, node: str | None) -> Path:

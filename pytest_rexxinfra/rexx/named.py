@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ..deadline import Deadline
 from ..errors import BuildError, UsageError
 from ..events import Events
+from ..processor import elf_machine
 from . import binary, checkout, regina, store
 from .build import Build
 
@@ -139,7 +140,7 @@ def load(named: NamedBuild) -> Build:
     if named.kind == "regina":
         return regina.at(root)
     if named.kind == "binary":
-        return binary.stored(root.name, named.name, binary.elf_machine(root / named.entry))
+        return binary.stored(root.name, named.name, elf_machine(root / named.entry))
     if named.in_cache:
         origin = f"{named.name}, from {named.text}"
         return checkout.build(root, named.entry, origin, use_git=False, commit=named.commit)

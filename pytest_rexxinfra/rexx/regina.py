@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from ..deadline import Deadline
 from ..errors import BuildError
 from ..events import Events
+from ..processor import debian_name, elf_machine
 from . import store, tree
 from .build import Build
 from .probe import ProbeFailed, ask
@@ -45,26 +47,30 @@ def on_path(environ: Mapping[str, str], events: Events, deadline: Deadline) -> B
     return at(root)
 
 
-def from_packages(events: Events, deadline: Deadline) -> Build:
+def from_packages(events: Events, deadline: Deadline, processor: str | None = None) -> Build:
     """Regina out of the distribution's packages, unpacked into the cache once, without root.
 
+    With ``processor``, such as ``aarch64``, it is the one for that, which need not run here.
     Raises what `unpack_packages` raises, and `BuildError` when the packages hold no Regina.
     """
     from ..packages import unpack_packages
 
-    note = store.builds_dir() / "regina-packages.json"
-    with store.locked("regina-packages", deadline):
+    name = f"regina-packages-{processor}" if processor else "regina-packages"
+    arch = debian_name(processor) if processor else None
+    note = store.builds_dir() / f"{name}.json"
+    with store.locked(name, deadline):
         known = _if_unchanged(store.read_facts(note))
         if known is not None:
             return known
         with tempfile.TemporaryDirectory(dir=store.builds_dir(), prefix=".regina-") as folder:
             into = Path(folder)
-            versions = unpack_packages(PACKAGES, into, events=events, deadline=deadline, where="controller")
+            versions = unpack_packages(PACKAGES, into, events=events, deadline=deadline, where="controller", arch=arch)
             programs = sorted(into.glob("usr/bin/regina"))
             libraries = {path.name: path.resolve() for path in into.glob("usr/lib/**/libregina.so.3")}
             if not programs or not libraries:
                 raise BuildError(f"the packages {' and '.join(PACKAGES)} hold no bin/regina with its library")
-            root = _assemble(programs[0], libraries, {}, deadline)
+            stated = re.split(r"[-+]", versions[PACKAGES[0]])[0] if processor else None
+            root = _assemble(programs[0], libraries, {}, deadline, stated)
         store.write_facts(note, {"root": root.name, "sources": {}, "packages": versions})
         return at(root)
 
@@ -74,8 +80,10 @@ def at(root: Path) -> Build:
     facts = store.read_facts(root.with_name(f"{root.name}.json"))
     if not (root / ENTRY).is_file() or not isinstance(facts.get("digest"), str):
         raise BuildError(f"the Regina in {root} is gone from the cache")
+    machine = elf_machine(root / ENTRY)
+    foreign = f" ({machine})" if machine not in (None, platform.machine()) else ""
     return Build(
-        label=f"Regina {facts.get('version', 'of unknown version')}",
+        label=f"Regina {facts.get('version', 'of unknown version')}{foreign}",
         dialect="regina",
         kind="regina",
         digest=facts["digest"],
@@ -99,8 +107,14 @@ def _if_unchanged(facts: store.Facts) -> Build | None:
         return None
 
 
-def _assemble(program: Path, libraries: Mapping[str, Path], environ: Mapping[str, str], deadline: Deadline) -> Path:
-    """A directory in the cache with ``bin`` and ``lib``, checked by running it there."""
+def _assemble(
+    program: Path,
+    libraries: Mapping[str, Path],
+    environ: Mapping[str, str],
+    deadline: Deadline,
+    stated: str | None = None,
+) -> Path:
+    """A directory in the cache with ``bin`` and ``lib``, checked by running it there unless its version is stated."""
     with tempfile.TemporaryDirectory(dir=store.builds_dir(), prefix=".regina-") as folder:
         fresh = Path(folder) / "root"
         for part in ("bin", "lib"):
@@ -112,7 +126,7 @@ def _assemble(program: Path, libraries: Mapping[str, Path], environ: Mapping[str
             for utility in (*path.parent.glob("regina-rexx/*/libregutil.so"), path.parent / "libregutil.so"):
                 if utility.is_file():
                     shutil.copyfile(utility, fresh / "lib" / utility.name)
-        version = _version(fresh, environ, deadline)
+        version = stated or _version(fresh, environ, deadline)
         digest = tree.digest(fresh, tree.scan(fresh, use_git=False))
         root = store.builds_dir() / f"regina-{digest[:16]}"
         with store.locked(root.name, deadline):

@@ -5,17 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, NoReturn
 
 from ..channels.stream import Stream
 from ..deadline import Deadline
-from ..errors import ProvisionError, Unsupported
+from ..errors import ProvisionError, Unsupported, UsageError
 from ..events import Events
 from ..model import Capability, CommandResult, Kind, Resource, Spec, Stats, Status
+from ..rexx.deployment import HOME
+from ..settings import Settings
 
 if TYPE_CHECKING:
     from ..images import ImageStore
     from ..kube import PodManifest
+    from ..machine import Machine
 
 
 CONTAINER = frozenset(
@@ -58,13 +61,14 @@ Lease = Callable[[Kind, str, Callable[[Resource], Resource]], Resource]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a driver is given: where to report, the images, whether machines may outlive the run.
+    """What a driver is given: where to report, the images, the settings, whether machines may outlive the run.
 
     ``lease`` is for what a driver needs beside the machines themselves; without it there is no lab.
     """
 
     events: Events
     images: ImageStore
+    settings: Settings = field(default_factory=Settings)
     keeping: bool = False
     lease: Lease | None = None
 
@@ -83,9 +87,17 @@ class Driver(ABC):
     boot_image: ClassVar[str] = "debian-12"
     takes_address: ClassVar[bool] = False
     """Whether a target of this system may be written ``SYSTEM://ADDRESS``."""
+    uploads: ClassVar[bool] = False
+    """Whether `upload` is there."""
+    lasting: ClassVar[bool] = False
+    """Whether what is written in a machine outside of its scratch directory is there after it."""
 
     def __init__(self, around: Surroundings) -> None:
         self.around = around
+
+    @classmethod  # noqa: B027 - most systems take none
+    def check_address(cls, address: str) -> None:
+        """Raise `UsageError` for what cannot be the address of a target."""
 
     @property
     @abstractmethod
@@ -127,6 +139,24 @@ class Driver(ABC):
         ``terminal`` says whether a terminal is at hand.
         """
 
+    def find(self, name: str) -> Resource | None:
+        """The machine that a user means: by its whole name, the name it was given, its lease, or how its name begins.
+
+        Raises `UsageError` when several may be meant.
+        """
+        machines = [each for each in self.list() if each.kind is Kind.MACHINE]
+        ways: tuple[Callable[[Resource], bool], ...] = (
+            lambda each: name in (each.name, each.lease),
+            lambda each: each.name == f"rexx-{name}-{each.lease}",
+            lambda each: each.name.startswith(name),
+        )
+        found = next((chosen for way in ways if (chosen := [*filter(way, machines)])), [])
+        if len(found) > 1:
+            raise UsageError(
+                f"{name} may be {', '.join(each.name for each in found)}", where=self.name, hint="write it out"
+            )
+        return found[0] if found else None
+
     def image(self, spec: Spec) -> str:
         """Name of the image that a machine starts from; empty for none."""
         return spec.image or (self.boot_image if spec.boot else self.default_image)
@@ -143,15 +173,37 @@ class Driver(ABC):
         """A directory in the machine for our own files, which ends with the machine."""
         return f"/tmp/{machine.name}"
 
+    def home(self, machine: Resource) -> str:
+        """A directory of the machine for builds and node, which may stay for the next machine."""
+        return HOME
+
     def sees(self, machine: Resource, path: str) -> bool:
         """Whether files of the controller under ``path`` are in the machine at the same path."""
         return False
+
+    def upload(
+        self, machine: Resource, source: BinaryIO, draft: str, target: str, mode: int, deadline: Deadline
+    ) -> None:
+        """Write all of ``source`` into the existing file ``draft``, give it its mode and move it to ``target``.
+
+        Raises `CommandFailed` when that does not work; ``draft`` is there then, and ``target`` as it was.
+        """
+        raise NotImplementedError
+
+    def machine_class(self) -> type[Machine]:
+        """What a machine of this system is for a test: `Machine`, or that with more to it."""
+        from ..machine import Machine
+
+        return Machine
 
     def entered(self, machine: Resource, run: Callable[[str], CommandResult]) -> None:  # noqa: B027
         """Commands have just begun to run in a new machine."""
 
     def leaving(self, machine: Resource, run: Callable[[str], CommandResult]) -> None:  # noqa: B027
         """A machine is about to be destroyed; commands may still run in it, or may not."""
+
+    def close(self) -> None:  # noqa: B027 - most drivers hold nothing
+        """Let go of connections; called once a lab has removed what it made."""
 
     def adopt(self, machine: Resource, spec: Spec) -> None:  # noqa: B027 - most drivers need not do anything
         """Get ready to use a machine that another process of this run, or another driver object, made."""
@@ -181,6 +233,10 @@ class Driver(ABC):
     def address(self, machine: Resource, port: int) -> tuple[str, int]:
         """Host and port at which the controller reaches ``port`` of the machine."""
         self._cannot(Capability.PORTS)
+
+    def reboot(self, machine: Resource, deadline: Deadline) -> None:
+        """End the system that runs in the machine, start it again and wait until it answers; files stay."""
+        self._cannot(Capability.REBOOT)
 
     def pause(self, machine: Resource, deadline: Deadline) -> None:
         """Let no process of the machine run until `resume`."""
@@ -259,6 +315,13 @@ class Driver(ABC):
     def commit(self, machine: Resource, image: str, deadline: Deadline) -> str:
         """Save the machine's file system as an image; returns the name to start from."""
         self._cannot(Capability.COMMIT)
+
+    def has_committed(self, image: str) -> bool:
+        """Whether there is an image of a name that `commit` was given."""
+        self._cannot(Capability.COMMIT)
+
+    def trim_committed(self, repository: str, most: int) -> None:  # noqa: B027 - not every system has to
+        """Remove the oldest images that `commit` saved as ``repository:TAG``, but for so many."""
 
     def remove_image(self, image: str) -> None:
         """Remove an image that `commit` made; one that is gone is no error."""

@@ -325,6 +325,23 @@ class EngineDriver(Driver):
                 found.append(Resource.from_labels(self.name, each["Name"], each["Labels"], id=each["Name"]))
         return [resource for resource in found if resource is not None]
 
+    def find(self, name: str) -> Resource | None:
+        """Also a container of the engine that no run of ours made; its ``run`` is empty."""
+        return super().find(name) or self._found(name)
+
+    def _found(self, name: str) -> Resource | None:
+        with self.engine.translated("looking for a container", name):
+            try:
+                found = self.engine.api.inspect_container(name)
+            except NotFound:
+                return None
+        lease = Resource.lease_for(self.name, Kind.MACHINE, "")
+        return replace(lease, name=found["Name"].lstrip("/"), id=found["Id"], image=found["Config"]["Image"])
+
+    def scratch(self, machine: Resource) -> str:
+        # A container that is not ours may have the name of anything.
+        return super().scratch(machine) if machine.run else f"/tmp/rexx-{machine.lease}"
+
     def enter_command(self, machine: Resource, command: Sequence[str] = (), terminal: bool = True) -> Sequence[str]:
         return [self.name, "exec", "-it" if terminal else "-i", machine.name, *(command or SHELL)]
 
@@ -523,6 +540,12 @@ class EngineDriver(Driver):
 
     def commit(self, machine: Resource, image: str, deadline: Deadline) -> str:
         return self.images.commit(machine.name, image, deadline)
+
+    def has_committed(self, image: str) -> bool:
+        return self.engine.image_id(image) is not None
+
+    def trim_committed(self, repository: str, most: int) -> None:
+        self.images.trim(repository, most)
 
     def remove_image(self, image: str) -> None:
         self.images.remove(image)

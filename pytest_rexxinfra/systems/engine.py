@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import requests.exceptions
@@ -131,6 +132,10 @@ class Engine(ABC):
     def remove(self, container: str) -> None:
         """Kill a container and remove it with its own volumes; raises docker-py's errors."""
         self.api.remove_container(container, force=True, v=True)
+
+    def import_image(self, archive: Path, name: str, changes: Sequence[str]) -> None:
+        """Make an image from the archive of a root file system; ``changes`` are lines of a Dockerfile."""
+        self.api.import_image_from_file(str(archive), name, changes=list(changes))
 
     def forget_image(self, name: str) -> None:
         """Remove an image, or only its name while a container uses it; raises docker-py's errors."""

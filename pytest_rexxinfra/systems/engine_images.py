@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import requests.exceptions
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 
 from ..deadline import Deadline
 from ..errors import ImageError
@@ -110,9 +110,8 @@ class EngineImages:
                 self._engine.translated(f"importing {name}"),
                 self._engine.patient(deadline),
             ):
-                # Podman takes the tag only as a part of the name.
-                self._engine.api.import_image_from_file(str(path), image, changes=changes)
-            self._trim(repository, _IMPORTS_KEPT)
+                self._engine.import_image(path, image, changes)
+            self.trim(repository, _IMPORTS_KEPT)
             found = self._engine.image_id(image)
         if found is None:
             raise ImageError(
@@ -161,13 +160,13 @@ class EngineImages:
     def bake(self, container: str, key: str, deadline: Deadline) -> str:
         """Save a container as the image that `baked` finds under ``key``."""
         image = self.commit(container, f"{_BAKED}:{key}", deadline)
-        self._trim(_BAKED, _BAKED_KEPT)
+        self.trim(_BAKED, _BAKED_KEPT)
         return image
 
     def remove(self, image: str) -> None:
         """Remove an image; one that is gone is no error."""
         found = self._engine.image_id(image)
-        with self._engine.translated(f"removing image {image}"), suppress(ImageNotFound):
+        with self._engine.translated(f"removing image {image}"), suppress(NotFound):
             self._engine.forget_image(image)
         if found:
             self._nameless.add(found)
@@ -191,7 +190,7 @@ class EngineImages:
         with self._engine.translated(f"removing image {image}"), suppress(APIError):
             self._engine.api.remove_image(image)
 
-    def _trim(self, repository: str, most: int) -> None:
+    def trim(self, repository: str, most: int) -> None:
         """Remove the oldest of our images of one name, so that changing builds do not fill the disk."""
         with self._engine.translated(f"listing images of {repository}"):
             tags = [image["RepoTags"][0] for image in self._engine.api.images(repository)]

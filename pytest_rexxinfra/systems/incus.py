@@ -417,6 +417,12 @@ class IncusDriver(Driver):
     def commit(self, machine: Resource, image: str, deadline: Deadline) -> str:
         return self.images.commit(_name(machine), image, deadline)
 
+    def has_committed(self, image: str) -> bool:
+        return self.images.has(image)
+
+    def trim_committed(self, repository: str, most: int) -> None:
+        self.images.trim(repository, most, Deadline(60))
+
     def remove_image(self, image: str) -> None:
         self.images.remove(image, Deadline(60))
 

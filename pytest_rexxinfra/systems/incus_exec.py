@@ -15,20 +15,25 @@ from .incus_instance import PATH, entering
 from .rooted import Account
 
 ROOT = Account("root", 0, 0, "/root")
+_SHUT = "3<&- 4>&- 5<&- 6>&- 7<&- 8>&- 9>&-"
+# Both ends of each pipe are opened here, through a third that has both, for that waits for nobody:
+# a shell that waits for the other end gives up when a child of it ends.
 _PIPES = """d=$(mktemp -d 2>/dev/null) && mkfifo "$d/0" "$d/1" "$d/2" || exec "$@"
+exec 9<>"$d/0" 3<"$d/0" 4>"$d/0"
+exec 9<>"$d/1" 5<"$d/1" 6>"$d/1"
+exec 9<>"$d/2" 7<"$d/2" 8>"$d/2"
+exec 9<&0
+rm -r "$d"
 """
 # What copies is no child of the shell, for that may be told to kill its children.
-_SHELL = f"""{_PIPES}(cat <"$d/1" & cat <"$d/2" >&2 &)
-exec >"$d/1" 2>"$d/2"
-rm -r "$d"
+_SHELL = f"""{_PIPES}(cat <&5 {_SHUT} & cat <&7 >&2 {_SHUT} &)
+exec >&6 2>&8 {_SHUT}
 exec "$@"
 """
-_COMMAND = f"""{_PIPES}exec 3<&0
-cat <&3 >"$d/0" &
-cat <"$d/1" & one=$!
-cat <"$d/2" >&2 & other=$!
-exec 3<&- <"$d/0" >"$d/1" 2>"$d/2"
-rm -r "$d"
+_COMMAND = f"""{_PIPES}cat <&9 >&4 {_SHUT} &
+cat <&5 {_SHUT} & one=$!
+cat <&7 >&2 {_SHUT} & other=$!
+exec <&3 >&6 2>&8 {_SHUT}
 "$@"
 status=$?
 exec >&- 2>&-

@@ -82,7 +82,7 @@ class IncusImages:
             raise ImageError(f"{path} is no tar archive", where="incus", hint="it must be a tar of a root file system")
         with self._around.events.step("incus", f"import {name}"):
             made = self._api.upload("/1.0/images", _pieces(head, path, tail), headers, deadline)
-        self._trim(group, _IMPORTS_KEPT, deadline)
+        self.trim(group, _IMPORTS_KEPT, deadline)
         fingerprint: str = made["fingerprint"]
         return fingerprint
 
@@ -94,13 +94,18 @@ class IncusImages:
         """Save an instance as the image that `baked` finds under ``key``."""
         properties = {"description": f"rexxinfra baked {key}", _KEY: f"{_BAKED}/{key}", _GROUP: _BAKED}
         fingerprint = self._publish(instance, properties, [], deadline)
-        self._trim(_BAKED, _BAKED_KEPT, deadline)
+        self.trim(_BAKED, _BAKED_KEPT, deadline)
         return fingerprint
+
+    def has(self, alias: str) -> bool:
+        """Whether there is an image with that alias."""
+        return self._api.find(place("images", "aliases", alias)) is not None
 
     def commit(self, instance: str, image: str, deadline: Deadline) -> str:
         """Save an instance as an image with the alias ``image``; an older one of that name is replaced."""
         self.remove(image, deadline)
-        self._publish(instance, {"description": f"rexxinfra {image}"}, [image], deadline)
+        properties = {"description": f"rexxinfra {image}", _GROUP: image.partition(":")[0]}
+        self._publish(instance, properties, [image], deadline)
         return image
 
     def _publish(self, instance: str, properties: Mapping[str, str], aliases: list[str], deadline: Deadline) -> str:
@@ -143,7 +148,7 @@ class IncusImages:
         images = self._api.get("/1.0/images?recursion=1")
         return next((each["fingerprint"] for each in images if each["properties"].get(_KEY) == key), None)
 
-    def _trim(self, group: str, most: int, deadline: Deadline) -> None:
+    def trim(self, group: str, most: int, deadline: Deadline) -> None:
         """Remove the oldest images of a group, so that changing builds do not fill the disk."""
         images: list[dict[str, Any]] = self._api.get("/1.0/images?recursion=1")
         grouped = [each for each in images if each["properties"].get(_GROUP) == group]

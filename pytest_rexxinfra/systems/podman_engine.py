@@ -115,6 +115,11 @@ class PodmanEngine(Engine):
         options = {"force": "true", "volumes": "true", "timeout": "0"}
         self.libpod("DELETE", f"/containers/{container}", params=options)
 
+    def import_image(self, archive: Path, name: str, changes: Sequence[str]) -> None:
+        # By docker's API podman leaves a copy of the archive in its temporary directory.
+        with archive.open("rb") as file:
+            self.libpod("POST", "/images/import", params={"reference": name, "changes": list(changes)}, data=file)
+
     def forget_image(self, name: str) -> None:
         # Forced, podman would remove the containers too.
         try:

@@ -81,4 +81,8 @@ class Shelf(Generic[R]):
         return [resource for resource in found if resource is not None]
 
     def remove(self, resource: Resource) -> None:
-        shutil.rmtree(self.folder(resource), ignore_errors=True)
+        self.forget(resource.name)
+
+    def forget(self, name: str) -> None:
+        """Remove the folder of a name."""
+        shutil.rmtree(self.place / name, ignore_errors=True)

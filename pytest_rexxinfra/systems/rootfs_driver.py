@@ -502,6 +502,12 @@ class RootfsDriver(Driver):
         self.around.images.commit(image, lambda tar: self._copies.pack(record, mapping, tar, deadline), deadline)
         return image
 
+    def has_committed(self, image: str) -> bool:
+        return self.around.images.has_committed(image)
+
+    def trim_committed(self, repository: str, most: int) -> None:
+        self.around.images.trim(repository, most)
+
     def remove_image(self, image: str) -> None:
         self.around.images.remove(image)
 

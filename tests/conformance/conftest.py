@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,7 +22,7 @@ from pytest_rexxinfra.errors import SystemUnavailable, Unsupported
 from pytest_rexxinfra.policy import GRANTS
 from pytest_rexxinfra.settings import Settings
 
-from .. import rootless
+from .. import rootless, sshd
 from .capabilities import OPERATIONS, WISHES
 from .club import Club
 
@@ -38,6 +39,8 @@ class Way:
     target: str
     environment: Mapping[str, str] = field(default_factory=dict)
     wishes: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float = 30
+    """Seconds for a command."""
     ground: Callable[[], AbstractContextManager[Mapping[str, str]]] = _nothing
     """What has to be there first; gives more of the environment."""
 
@@ -56,6 +59,9 @@ WAYS = [
     Way("lxc", "lxc"),
     Way("lxc-privileged", "lxc", wishes={"privileged": True}),
     Way("incus", "incus"),
+    Way("ssh", "ssh", ground=sshd.ground),
+    Way("ssh-user", "ssh", ground=partial(sshd.ground, "deploy")),
+    *([Way("pi", "pi", timeout=300)] if os.environ.get("REXX_PI_HOST") else []),
 ]
 
 
@@ -63,7 +69,7 @@ class WayLab(Lab):
     """A lab whose machines have the wishes of a way, where their spec says nothing else."""
 
     def __init__(self, way: Way) -> None:
-        settings = Settings.load({"target": way.target, "timeout": 30, "provision_timeout": 300})
+        settings = Settings.load({"target": way.target, "timeout": way.timeout, "provision_timeout": 300})
         super().__init__(replace(settings, policy=replace(settings.policy, allow=GRANTS)))
         self._wishes = way.wishes
 
@@ -71,15 +77,6 @@ class WayLab(Lab):
         spec = spec or Spec()
         wishes = {name: wish for name, wish in self._wishes.items() if name != "boot" or spec.command is None}
         return super().provision(target, spec.but(**wishes), **options)
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker do all tests of a way, whose lab is shared, when there are several workers."""
-    for item in items:
-        way = getattr(item, "callspec", None) and item.callspec.params.get("way")  # type: ignore[attr-defined]
-        if isinstance(way, Way):
-            item.add_marker(pytest.mark.xdist_group(way.name))
 
 
 @pytest.fixture(scope="session", params=WAYS, ids=lambda way: way.name)
@@ -92,13 +89,13 @@ def way(request: pytest.FixtureRequest) -> Way:
 def lab(way: Way) -> Iterator[Lab]:
     with ExitStack() as around:
         around.enter_context(mock.patch.dict(os.environ, way.environment))
-        lab = WayLab(way)
-        system = lab.targets[0].system
+        system = way.target.partition(":")[0]
         try:
             os.environ.update(around.enter_context(way.ground()))
+            lab = WayLab(way)
             _ = lab.driver(system).capabilities
         except SystemUnavailable as error:
-            if {system, "all"} & set(lab.settings.require):
+            if {system, "all"} & set(Settings.load().require):
                 raise
             pytest.skip(str(error))
         with lab:

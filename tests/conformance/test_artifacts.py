@@ -179,7 +179,7 @@ def test_what_patterns_mean(shared: Machine, place: str, collect: Collect) -> No
 def test_nothing_of_the_kernel_by_accident(shared: Machine, collect: Collect) -> None:
     mark = shared.transcript.mark()
     found = collect(shared, "/p*c/version", since=mark)
-    assert found.notes == ["files: nothing matches /p*c/version"]
+    assert found.notes[-1] == "files: nothing matches /p*c/version"
     # Processes that end while find looks leave a note too.
     assert "version" in files(collect(shared, "/proc/versio?", since=mark), "/proc")
 

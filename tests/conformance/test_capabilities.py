@@ -113,7 +113,7 @@ def test_users(lacks: Lacks, make: Callable[..., Machine]) -> None:
     if lacks(Capability.USERS):
         return
     machine = make()
-    assert machine.run("id -u").lines == ["0"]
+    assert machine.run("id -u", user="root").lines == ["0"]
     assert machine.run("id -u", user="nobody").lines == ["65534"]
     machine.write(f"{machine.scratch}/file", "makes the directory root's")
     large = machine.run("wc -c; id -u", stdin=b"x" * 3_000_000, user="nobody")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,47 @@ def test_into_a_directory_that_is_named_so(shared: Machine, place: str, tmp_path
     shared.put(tmp_path / name, f"{folder}/")
     shared.put(tmp_path / name, folder)
     assert shared.run(["ls", folder]).lines == [name]
+
+
+def test_a_file_is_there_whole_or_not_at_all(shared: Machine, place: str, tmp_path: Path) -> None:
+    """Who has the old file open goes on reading that, and its name never stands for a part of the new one."""
+    (tmp_path / "new").write_text("new\n" * 500_000)
+    shared.write(f"{place}/file", "old\n")
+    read = f"until [ -e {place}/done ]; do head -n 1 {place}/file; sleep 0.01; done; cat <&3"
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(shared.run, f"exec 3<{place}/file; : >{place}/open; {read}", timeout=20)
+        shared.wait_until(f"[ -e {place}/open ]")
+        shared.put(tmp_path / "new", f"{place}/file")
+        shared.write(f"{place}/done", "")
+        *seen, last = watching.result().lines
+    assert set(seen) <= {"old", "new"}
+    assert last == "old"
+    assert shared.run(["ls", place]).lines == ["done", "file", "open"]
+
+
+def test_link_and_pipe_stay_what_they_are(shared: Machine, place: str) -> None:
+    shared.run(f"mkdir {place} && cd {place} && echo old >file && ln -s file link && mkfifo pipe", check=True)
+    shared.write(f"{place}/link", "new")
+    assert shared.read(f"{place}/file") == b"new"
+    assert shared.run(f"[ -L {place}/link ]").ok
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(shared.run, ["cat", f"{place}/pipe"], timeout=20)
+        shared.write(f"{place}/pipe", "through")
+        assert reading.result().stdout == "through"
+    assert shared.run(f"[ -p {place}/pipe ]").ok
+
+
+def test_owner(shared: Machine, place: str, tmp_path: Path) -> None:
+    me = shared.run("id -un; id -gn").lines
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_text("text")
+    shared.put(tmp_path / "tree/file", f"{place}/file", owner=":".join(me))
+    shared.write(f"{place}/tree/beside", "not of the tree")
+    shared.put(tmp_path / "tree", f"{place}/tree", owner=me[0])
+    assert shared.read(f"{place}/tree/file") == b"text"
+    with pytest.raises(CommandFailed, match="no-such-user"):
+        shared.put(tmp_path / "tree/file", f"{place}/other", owner="no-such-user")
+    assert shared.run(["ls", place]).lines == ["file", "tree"]
 
 
 def test_into_an_existing_directory(shared: Machine, place: str, tmp_path: Path) -> None:

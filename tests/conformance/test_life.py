@@ -122,7 +122,7 @@ def test_name_that_is_none(lab: Lab, name: str) -> None:
 
 @pytest.mark.usefixtures("lab")
 def test_teardown_that_fails_is_tried_again_at_the_end(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Lab(Settings(target=way.target)) as own:
+    with Lab(Settings.load({"target": way.target})) as own:
         machine = own.provision()
         with monkeypatch.context() as patch:
             patch.setattr(machine.driver, "destroy", refuse)

@@ -82,7 +82,8 @@ def labs(lab: Lab, way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     made: list[Lab] = []
 
     def make(keep: str = "never", reuse: bool = True) -> Lab:
-        made.append(Lab(Settings(target=way.target, timeout=30, provision_timeout=300, keep=keep, reuse=reuse)))
+        given = {"target": way.target, "timeout": 30, "provision_timeout": 300, "keep": keep, "reuse": reuse}
+        made.append(Lab(Settings.load(given)))
         return made[-1]
 
     yield make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 from collections.abc import Callable
@@ -67,6 +68,12 @@ def test_large_input(shared: Machine) -> None:
     data = os.urandom(5 * MIB)
     result = shared.run("cat; echo done >&2; exit 4", stdin=data)
     assert (result.stdout_bytes == data, result.stderr, result.rc) == (True, "done\n", 4)
+
+
+def test_small_file_as_input_time_after_time(shared: Machine) -> None:
+    """Where the command has a process of its own, whatever ends first while its streams are set up."""
+    for number in range(40):
+        assert shared.run("cat", stdin=io.BytesIO(b"%d" % number), check=True).stdout == str(number)
 
 
 @pytest.mark.parametrize("size", [100, 200_000])

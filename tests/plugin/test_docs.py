@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from .. import sshd
 from .conftest import Run, tally
 
 ROOT = Path(__file__).parents[2]
@@ -21,21 +26,32 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 EXAMPLES = {page: [block for block in _PYTHON.findall(text) if _TEST.search(block)] for page, text in PAGES.items()}
 TARGETS = {
     "README.md": "local,docker",
+    "docs/rexxfile.md": "docker",
     "docs/states.md": "nspawn,lxc",
     "docs/systems/docker.md": "docker",
     "docs/systems/incus.md": "incus",
     "docs/systems/lxc.md": "lxc",
     "docs/systems/nspawn.md": "nspawn",
     "docs/systems/podman.md": "podman",
+    "docs/systems/ssh.md": "ssh",
 }
 """Where the examples of a page run, other than ``local``: what they need, some system must have."""
+
+
+def _nothing() -> AbstractContextManager[Mapping[str, str]]:
+    return nullcontext({})
+
+
+GROUNDS: Mapping[str, Callable[[], AbstractContextManager[Mapping[str, str]]]] = {"docs/systems/ssh.md": sshd.ground}
+"""What has to be there for the examples of a page; gives variables of the environment."""
 
 
 @pytest.mark.parametrize("page", sorted(page for page, blocks in EXAMPLES.items() if blocks))
 def test_examples(inner: Run, pytester: pytest.Pytester, page: str) -> None:
     blocks = EXAMPLES[page]
     pytester.makepyfile(**{f"test_block_{number}": block for number, block in enumerate(blocks)})
-    result = inner("", "-rp", f"--rexx-target={TARGETS.get(page, 'local')}")
+    with GROUNDS.get(page, _nothing)() as environment, mock.patch.dict(os.environ, environment):
+        result = inner("", "-rp", f"--rexx-target={TARGETS.get(page, 'local')}")
     assert result.ret == 0, result.stdout.str()
     passed = {re.split(r"::|\[", line)[1] for line in result.outlines if line.startswith("PASSED ")}
     assert passed == {name for block in blocks for name in _TEST.findall(block)}

