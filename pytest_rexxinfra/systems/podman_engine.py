@@ -65,7 +65,7 @@ class PodmanEngine(Engine):
     @cached_property
     def api(self) -> APIClient:
         client = super().api
-        client.hooks["response"] += [_asked_again, _what_is_gone]
+        bear_races(client)
         return client
 
     @property
@@ -146,6 +146,11 @@ class PodmanEngine(Engine):
         except requests.exceptions.HTTPError as error:
             raise create_api_error_from_http_exception(error) from error
         return response
+
+
+def bear_races(client: APIClient) -> None:
+    """Let a client take what podman answers about things that end or are removed while it looks at them."""
+    client.hooks["response"] += [_asked_again, _what_is_gone]
 
 
 def _asked_again(response: requests.Response, **options: Any) -> requests.Response:

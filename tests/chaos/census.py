@@ -21,7 +21,9 @@ LIMIT = float(os.environ.get("REXX_CHAOS_LIMIT", "2"))
 """Seconds after the end of a run within which everything must be gone; more for a computer with much else to do."""
 
 _STEADY = 0.3
-_TICK = 0.025
+_TICK = 0.1
+"""Long enough to leave the processors to those who remove."""
+
 _RUN = "rexxinfra.run"
 
 
@@ -58,8 +60,8 @@ class Census:
             *self._processes(),
         ]
 
-    def settle(self, since: float | None = None) -> tuple[list[Left], float]:
-        """Wait until nothing is left, for `LIMIT` seconds at most: what is left then, and the seconds it took.
+    def settle(self, since: float | None = None, limit: float = LIMIT) -> tuple[list[Left], float]:
+        """Wait until nothing is left, for ``limit`` seconds at most: what is left then, and the seconds it took.
 
         Nothing must be left for a while: an engine may still be making what a dead run has asked for. What
         comes even later is seen after the next run.
@@ -75,7 +77,7 @@ class Census:
             elif clean is None:
                 clean = now
             late = (now if clean is None else clean) - since
-            if late > LIMIT:
+            if late > limit:
                 return last, late
             if clean is not None and now - clean >= _STEADY:
                 return [], late

@@ -16,7 +16,7 @@ from pathlib import Path
 from pytest_rexxinfra.ledger import Ledger
 
 from . import processes
-from .census import Census, Others
+from .census import LIMIT, Census, Others
 from .engine import Engine, PrivateEngine
 from .groups import ControlGroups
 from .neighbour import Neighbour
@@ -167,6 +167,7 @@ class Ground:
             **clean,
             **place.environment,
             processes.MARK: token,
+            "REXX_CHAOS_LIMIT": str(LIMIT),
             "REXX_RUN_ID": token,
             "REXX_STATE": str(self.state),
             "REXX_LEDGER": str(self.folder / "ledger.sqlite"),

@@ -15,6 +15,7 @@ import requests
 from docker import APIClient
 from docker.errors import DockerException
 
+from pytest_rexxinfra.systems.podman_engine import bear_races
 from pytest_rexxinfra.systems.podman_settings import settings_file
 
 from . import processes
@@ -96,6 +97,7 @@ class PodmanEngine(Engine):
             with suppress(DockerException, requests.exceptions.RequestException):
                 self.api = APIClient(base_url=url, version="1.41", timeout=20)
                 self.api.ping()
+                bear_races(self.api)
                 return
             if self._service.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"podman does not answer:\n{self.log()}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from .plan import Phase
 from .trial import Outcome
 
-_HEAD = ["victim", "signal", *(str(phase) for phase in Phase), "kills", "remedied", "left", "failed", "slowest"]
+_HEAD = ["victim", "signal", *(str(phase) for phase in Phase), "kills", "remedied", "late", "left", "failed", "slowest"]
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
@@ -30,6 +30,7 @@ def _cells(outcomes: Sequence[Outcome]) -> list[str]:
         *phases,
         str(len(outcomes)),
         str(sum(outcome.remedied for outcome in outcomes)),
+        str(sum(outcome.late for outcome in outcomes)),
         str(sum(len(outcome.left) for outcome in outcomes)),
         str(sum(not outcome.ok for outcome in outcomes)),
         f"{max(outcome.clean_up for outcome in outcomes):.2f} s",

@@ -18,7 +18,7 @@ from pytest_rexxinfra.model import Kind, Resource
 from pytest_rexxinfra.systems.cgroup import Cgroup
 
 from . import processes
-from .census import Census
+from .census import LIMIT, Census
 from .engine import Broken, PrivateEngine
 from .ground import Ground
 from .place import Computer
@@ -27,6 +27,7 @@ from .podman import PodmanEngine
 from .report import table, text
 from .strangers import Containers, Folder
 from .terrain import TERRAINS, Terrain
+from .test_campaign import TOLERATED, too_many_late
 from .trial import Outcome, conduct
 
 LABELS = "rexxinfra.run"
@@ -262,6 +263,22 @@ def test_a_leak_of_a_whole_run_is_reported(ground: Ground) -> None:
 
 
 @on("docker")
+def test_what_goes_after_the_limit_is_late(ground: Ground) -> None:
+    hit = replace(plan(0, "harness", DOCKER), victim=Victim.CONTROLLER, blow=KILL, phase=Phase.TEST, event=1, delay=0.1)
+    outcome = conduct(hit, ground, "suite_late.py")
+    assert outcome.ok, str(outcome)
+    assert outcome.late
+    assert outcome.clean_up > LIMIT
+    assert "left at the limit: process" in outcome.story
+
+
+def test_few_may_be_late() -> None:
+    late = Outcome(plan(0, "x", DOCKER), late=True)
+    assert not too_many_late([late])
+    assert too_many_late([late] * (TOLERATED + 1))
+
+
+@on("docker")
 def test_another_engine_is_hit_when_one_broke_for_good(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     if ground.obstacle:
         pytest.skip(f"no dockerd of our own to kill: {ground.obstacle}")
@@ -360,7 +377,7 @@ def test_the_table_counts_what_failed() -> None:
     outcomes = [outcome(0, clean_up=0.5), outcome(26, clean_up=1.25, left=["container x", "network y"])]
     lines = table(outcomes)
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[2] == ["controller", "SIGINT", "1", "1", "0", "0", "2", "0", "2", "1", "1.25 s"]
+    assert cells[2] == ["controller", "SIGINT", "1", "1", "0", "0", "2", "0", "0", "2", "1", "1.25 s"]
     assert cells[-1][0] == "total"
     assert table([]) == []
     places = {"docker": "an engine", "podman": "another"}

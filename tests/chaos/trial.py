@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
+from .census import LIMIT
 from .engine import Broken, PrivateEngine
 from .ground import Ground, Site
 from .plan import Phase, Plan, Victim
@@ -14,6 +15,7 @@ from .strike import strike
 
 _REACHES = 60.0
 _ENDS = 30.0
+_LATE = 3 * LIMIT
 _TRIES = 3
 
 
@@ -22,13 +24,15 @@ class Outcome:
     """How a run of the campaign went.
 
     ``ended`` is in seconds from the blow to the end of the controller, ``clean_up`` from there until
-    nothing was left; ``remedied`` says that it took the remedy of the plan.
+    nothing was left; ``remedied`` says that it took the remedy of the plan, ``late`` that nothing was left
+    in the end, but after the limit.
     """
 
     plan: Plan
     ended: float = 0.0
     clean_up: float = 0.0
     remedied: bool = False
+    late: bool = False
     left: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     story: str = ""
@@ -95,7 +99,7 @@ def _try(plan: Plan, ground: Ground, site: Site, name: str, suite: str, outcome:
     ended = time.monotonic()
     outcome.ended = ended - began
     _judge(plan, ground, site, name, outcome, ended)
-    if not outcome.ok or missed:
+    if not outcome.ok or outcome.late or missed:
         outcome.story += _story(run, ground, site, token)
     left = ground.census(site).clear()
     outcome.complaints += [f"cannot even be removed by the campaign: {each}" for each in left]
@@ -118,6 +122,10 @@ def _judge(plan: Plan, ground: Ground, site: Site, name: str, outcome: Outcome, 
         outcome.remedied = True
         outcome.story += f"left before the remedy: {', '.join(map(str, left))}\n{_remedy(plan, ground, site, name)}"
         left, outcome.clean_up = census.settle()
+    elif left:
+        outcome.story += f"left at the limit: {', '.join(map(str, left))}\n"
+        left, outcome.clean_up = census.settle(ended, _LATE)
+        outcome.late = not left
     outcome.left = [str(each) for each in left]
     outcome.complaints += ground.complaints(site, crashed=crashed)
 
