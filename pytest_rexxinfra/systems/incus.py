@@ -421,7 +421,7 @@ class IncusDriver(Driver):
         return self.images.has(image)
 
     def trim_committed(self, repository: str, most: int) -> None:
-        self.images.trim(repository, most, Deadline(60))
+        self.images.trim(f"{repository}:", most, Deadline(60))
 
     def remove_image(self, image: str) -> None:
         self.images.remove(image, Deadline(60))

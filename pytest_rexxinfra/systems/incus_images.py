@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import platform
@@ -11,26 +12,29 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from ..deadline import Deadline
 from ..errors import ImageError
 from ..images.store import Archive
 from ..locks import locked_key
-from ..model import LABEL_PREFIX
 from .base import Surroundings
 from .incus_api import NOT_FOUND, IncusApi, Refused, place
 
-_KEY = f"{LABEL_PREFIX}key"
-_GROUP = f"{LABEL_PREFIX}group"
-_BAKED = "baked"
+_IMPORTED = "rexxinfra/image"
+_BAKED = "rexxinfra/baked"
 _BAKED_KEPT = 12
 _IMPORTS_KEPT = 3
 _COPY_SIZE = 1 << 20
+_THERE = "same fingerprint already exists"
 _SNAPSHOT = "rexxinfra-publish"
 
 
 class IncusImages:
-    """Finds the image that a user names, and makes it available. Images are known by their fingerprint."""
+    """Finds the image that a user names, and makes it available. Images are known by their fingerprint.
+
+    Ours have an alias each. Properties would not do: what is published of an instance inherits them from its image.
+    """
 
     def __init__(self, api: IncusApi, around: Surroundings) -> None:
         self._api = api
@@ -46,8 +50,7 @@ class IncusImages:
         archive = self._around.images.archive(wanted, deadline)
         if archive is not None:
             return self._imported(archive, deadline)
-        alias = self._api.find(place("images", "aliases", wanted))
-        found = self._api.find(place("images", alias["target"] if alias else wanted))
+        found = self._api.find(place("images", self._named(wanted) or wanted))
         if found is None or found["type"] != "container":
             ours = ", ".join(sorted(self._around.images.recipes()))
             raise ImageError(
@@ -64,51 +67,57 @@ class IncusImages:
         if digest not in self._imports:
             what = f"the import of {archive.name}"
             with locked_key("incus-import", digest, deadline=deadline, what=what):
-                self._imports[digest] = self._keyed(digest) or self._import(archive, deadline)
+                self._imports[digest] = self._named(_alias(archive)) or self._import(archive, deadline)
         return self._imports[digest]
 
     def _import(self, archive: Archive, deadline: Deadline) -> str:
         path, name, digest = archive
-        group = f"image/{name}"
         boundary = secrets.token_hex(16)
-        metadata = _metadata({"description": f"rexxinfra {name} {digest[:16]}", _KEY: digest, _GROUP: group})
+        metadata = _metadata({"description": f"rexxinfra {name} {digest[:16]}"})
         head = _part(boundary, "metadata") + metadata + b"\r\n" + _part(boundary, "rootfs")
         tail = f"\r\n--{boundary}--\r\n".encode()
         headers = {
             "Content-Type": f"multipart/form-data; boundary={boundary}",
             "Content-Length": str(len(head) + path.stat().st_size + len(tail)),
+            "X-Incus-aliases": urlencode({"alias": _alias(archive)}),
         }
         if not tarfile.is_tarfile(path):
             raise ImageError(f"{path} is no tar archive", where="incus", hint="it must be a tar of a root file system")
         with self._around.events.step("incus", f"import {name}"):
-            made = self._api.upload("/1.0/images", _pieces(head, path, tail), headers, deadline)
-        self.trim(group, _IMPORTS_KEPT, deadline)
-        fingerprint: str = made["fingerprint"]
+            try:
+                made = self._api.upload("/1.0/images", _pieces(head, path, tail), headers, deadline)
+                fingerprint: str = made["fingerprint"]
+            except Refused as refusal:
+                if _THERE not in refusal.message:
+                    raise
+                # Somebody has taken its alias away.
+                fingerprint = _fingerprint(metadata, path)
+                alias = {"name": _alias(archive), "target": fingerprint}
+                self._api.run("POST", place("images", "aliases"), alias, deadline=deadline)
+        self.trim(f"{_IMPORTED}/{name}/", _IMPORTS_KEPT, deadline)
         return fingerprint
 
     def baked(self, key: str) -> str | None:
         """Fingerprint of the image baked under ``key``, or ``None``."""
-        return self._keyed(f"{_BAKED}/{key}")
+        return self._named(f"{_BAKED}/{key}")
 
     def bake(self, instance: str, key: str, deadline: Deadline) -> str:
         """Save an instance as the image that `baked` finds under ``key``."""
-        properties = {"description": f"rexxinfra baked {key}", _KEY: f"{_BAKED}/{key}", _GROUP: _BAKED}
-        fingerprint = self._publish(instance, properties, [], deadline)
-        self.trim(_BAKED, _BAKED_KEPT, deadline)
+        fingerprint = self._publish(instance, f"{_BAKED}/{key}", deadline)
+        self.trim(f"{_BAKED}/", _BAKED_KEPT, deadline)
         return fingerprint
 
     def has(self, alias: str) -> bool:
         """Whether there is an image with that alias."""
-        return self._api.find(place("images", "aliases", alias)) is not None
+        return self._named(alias) is not None
 
     def commit(self, instance: str, image: str, deadline: Deadline) -> str:
         """Save an instance as an image with the alias ``image``; an older one of that name is replaced."""
         self.remove(image, deadline)
-        properties = {"description": f"rexxinfra {image}", _GROUP: image.partition(":")[0]}
-        self._publish(instance, properties, [image], deadline)
+        self._publish(instance, image, deadline)
         return image
 
-    def _publish(self, instance: str, properties: Mapping[str, str], aliases: list[str], deadline: Deadline) -> str:
+    def _publish(self, instance: str, alias: str, deadline: Deadline) -> str:
         """Make an image of an instance, running or not, by way of a snapshot."""
         snapshots = place("instances", instance, "snapshots")
         with suppress(Refused):
@@ -120,8 +129,8 @@ class IncusImages:
                 "/1.0/images",
                 {
                     "source": {"type": "snapshot", "name": f"{instance}/{_SNAPSHOT}"},
-                    "properties": properties,
-                    "aliases": [{"name": alias} for alias in aliases],
+                    "properties": {"description": f"rexxinfra {alias}"},
+                    "aliases": [{"name": alias}],
                     "compression_algorithm": "none",
                 },
                 deadline=deadline,
@@ -133,9 +142,9 @@ class IncusImages:
 
     def remove(self, image: str, deadline: Deadline) -> None:
         """Remove the image with an alias; one that is gone is no error."""
-        alias = self._api.find(place("images", "aliases", image))
-        if alias:
-            self._delete(alias["target"], deadline)
+        found = self._named(image)
+        if found:
+            self._delete(found, deadline)
 
     def _delete(self, fingerprint: str, deadline: Deadline) -> None:
         try:
@@ -144,18 +153,36 @@ class IncusImages:
             if refusal.code != NOT_FOUND:
                 raise
 
-    def _keyed(self, key: str) -> str | None:
-        images = self._api.get("/1.0/images?recursion=1")
-        return next((each["fingerprint"] for each in images if each["properties"].get(_KEY) == key), None)
+    def _named(self, alias: str) -> str | None:
+        """Fingerprint of the image with an alias."""
+        found = self._api.find(place("images", "aliases", alias))
+        return found["target"] if found else None
 
-    def trim(self, group: str, most: int, deadline: Deadline) -> None:
-        """Remove the oldest images of a group, so that changing builds do not fill the disk."""
+    def trim(self, beginning: str, most: int, deadline: Deadline) -> None:
+        """Remove the oldest images whose aliases begin so, and that have no others, lest builds fill the disk."""
         images: list[dict[str, Any]] = self._api.get("/1.0/images?recursion=1")
-        grouped = [each for each in images if each["properties"].get(_GROUP) == group]
-        for each in sorted(grouped, key=lambda each: str(each["uploaded_at"]), reverse=True)[most:]:
+        ours = [
+            each
+            for each in images
+            if each["aliases"] and all(alias["name"].startswith(beginning) for alias in each["aliases"])
+        ]
+        for each in sorted(ours, key=lambda each: str(each["uploaded_at"]), reverse=True)[most:]:
             # One that a machine is being made from stays until a later turn.
             with suppress(Refused):
                 self._delete(each["fingerprint"], deadline)
+
+
+def _alias(archive: Archive) -> str:
+    return f"{_IMPORTED}/{archive.name}/{archive.digest[:16]}"
+
+
+def _fingerprint(metadata: bytes, archive: Path) -> str:
+    """What incus knows an image by: the SHA-256 of its metadata and its root file system."""
+    digest = hashlib.sha256(metadata)
+    with archive.open("rb") as file:
+        while piece := file.read(_COPY_SIZE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _metadata(properties: Mapping[str, str]) -> bytes:

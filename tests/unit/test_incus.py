@@ -219,6 +219,29 @@ def test_a_committed_image_is_replaced(driver: IncusDriver, make: Callable[..., 
     assert machine.snapshots == []
 
 
+def test_an_image_is_not_mistaken_for_what_was_published_of_its_machines(
+    driver: IncusDriver, make: Callable[..., Machine]
+) -> None:
+    """Published images inherit the properties of the image of their machine."""
+    before = driver.prepare(Spec(), Deadline(300))
+    machine = make()
+    try:
+        for number in range(6):
+            machine.commit(f"rexxinfra/unit:{number}")
+            assert IncusDriver(driver.around).prepare(Spec(), Deadline(300)) == before
+    finally:
+        for number in range(6):
+            driver.remove_image(f"rexxinfra/unit:{number}")
+
+
+def test_an_image_without_its_alias_is_found_again(driver: IncusDriver) -> None:
+    fingerprint = driver.prepare(Spec(), Deadline(300))
+    for alias in driver.api.get(place("images", fingerprint))["aliases"]:
+        driver.api.run("DELETE", place("images", "aliases", alias["name"]), deadline=Deadline(30))
+    for _ in range(2):
+        assert IncusDriver(driver.around).prepare(Spec(), Deadline(300)) == fingerprint
+
+
 def test_many_are_removed_at_once(lab: Lab, driver: IncusDriver) -> None:
     machines = [lab.provision() for _ in range(4)]
     gone = lab.provision()
