@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pytest_rexxinfra import Machine
@@ -48,7 +50,7 @@ def test_the_environment_of_pytest_stays_outside(
 def test_nothing_of_the_plugin_is_in_it(rexx: RexxRuntime, expected: Expected) -> None:
     """Regina needs its own libraries by LD_LIBRARY_PATH; a lease is what finds a local machine's processes."""
     names = rexx("ADDRESS SYSTEM 'env >&2'").check().stderr
-    ours = {line.partition("=")[0] for line in names.splitlines() if "rexxinfra" in line.lower()}
+    ours = {line.partition("=")[0] for line in names.splitlines() if re.search("rexxinfra|/rexx-", line, re.IGNORECASE)}
     places = {"PWD", "OLDPWD", "HOME", "HOSTNAME", "REXXINFRA_LEASE"}
     assert ours - places == expected(rexxjs=set(), regina={"LD_LIBRARY_PATH"})
 
