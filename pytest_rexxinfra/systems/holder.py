@@ -21,6 +21,10 @@ BEGIN_NETWORK = 'set -e\nread -r pid _ </proc/self/stat\necho "$pid"'
 BEGIN = f"{BEGIN_NETWORK}\nmount -t proc proc /proc"
 """How the script of a holder begins that mounts a machine's root."""
 
+_REAPED = 0.2
+"""Seconds in which a killed sandbox is gone, unless somebody does not reap what was in it."""
+
+_ENDS = 5.0
 _LONGEST = 1 << 16
 """Bytes of a script that is an argument; the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN)."""
 
@@ -98,10 +102,16 @@ class Holder:
 
     def kill(self) -> None:
         """End every process of the sandbox, and with the last one its file system."""
+        pid = self.pid or self._process.pid
         # Its parent, unshare, reaps process 1; killed first, it would leave that to the computer's init.
         with suppress(ProcessLookupError):
-            os.kill(self.pid or self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.kill(pid, signal.SIGKILL)
+        try:
+            self._process.wait(_REAPED)
+        except subprocess.TimeoutExpired:
+            Deadline(_ENDS).wait_for(lambda: _has_let_go(pid), f"process {pid} to end")
+            self._process.kill()
+            self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):
@@ -109,12 +119,27 @@ class Holder:
 
 
 def kill_process(pid: int, started: int | None) -> None:
-    """Kill the process that had this pid and start time, and wait until it is gone."""
+    """Kill the process that had this pid and start time, and wait until it has let go of its namespaces.
+
+    Its end may come later: process 1 of a pid namespace waits for all others in there to be reaped. One that
+    came from outside, and whose parent is dead, is left to the computer's init, which may take seconds or never do it.
+    """
     if not pid or process_start(pid) != started:
         return
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-        Deadline(5).wait_for(lambda: process_start(pid) != started, f"process {pid} to end")
+        Deadline(_ENDS).wait_for(lambda: process_start(pid) != started or _has_let_go(pid), f"process {pid} to end")
+
+
+def _has_let_go(pid: int) -> bool:
+    """Whether a process has no namespaces any more, as one has that only waits for its end (namespaces(7))."""
+    try:
+        Path(f"/proc/{pid}/ns/mnt").readlink()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def run_held(pid: int, script: str, deadline: Deadline, where: str) -> str:
