@@ -119,16 +119,19 @@ class Holder:
 
 
 def kill_process(pid: int, started: int | None) -> None:
-    """Kill the process that had this pid and start time, and wait until it has let go of its namespaces.
+    """Kill the holder that had this pid and start time, and wait until it has let go of its namespaces.
 
     Its end may come later: process 1 of a pid namespace waits for all others in there to be reaped. One that
     came from outside, and whose parent is dead, is left to the computer's init, which may take seconds or never do it.
     """
     if not pid or process_start(pid) != started:
         return
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, FileNotFoundError):
+        parent = os.getsid(pid)
         os.kill(pid, signal.SIGKILL)
         Deadline(_ENDS).wait_for(lambda: process_start(pid) != started or _has_let_go(pid), f"process {pid} to end")
+        if process_start(pid) == started and Path(f"/proc/{parent}/comm").read_text() == "unshare\n":
+            os.kill(parent, signal.SIGKILL)
 
 
 def _has_let_go(pid: int) -> bool:

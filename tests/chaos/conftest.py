@@ -65,5 +65,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("chaos", sep="-")
     for line in report.text(outcomes, SEED, places):
         terminalreporter.line(line)
+    for outcome in outcomes:
+        if outcome.late:
+            terminalreporter.line(f"late: {outcome}")
     if os.environ.get("REXX_CHAOS_REPORT"):
         report.write(Path(os.environ["REXX_CHAOS_REPORT"]), outcomes, SEED, places)

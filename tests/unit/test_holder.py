@@ -63,8 +63,9 @@ def test_killing_does_not_wait_for_those_who_do_not_reap() -> None:
     started = process_start(holder.pid)
     with visitor_that_nobody_reaps(holder.pid):
         kill_process(holder.pid, started)
-        # Its own end has to wait, which is what makes this a test.
+        # Its own end has to wait, which is what makes this a test; unshare does not wait for it.
         assert process_start(holder.pid) == started
+        assert holder._process.wait(5) == -signal.SIGKILL
         holder.kill()
         assert process_start(holder.pid) == started
         assert not holder.alive
