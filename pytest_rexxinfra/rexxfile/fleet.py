@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -114,18 +114,18 @@ class Fleet:
 
         After an interrupt the commands that run are killed and all machines left; `outcomes` tells how far it came.
         """
-        count = min(self._manner.parallel, len(self.outcomes))
-        threads = [threading.Thread(target=self._work, name=f"apply-{n}", daemon=True) for n in range(count)]
-        for thread in threads:
-            thread.start()
+        # Not by joining: a thread whose join was interrupted counts as ended from then on (CPython 3.11).
+        ends = [threading.Event() for _ in range(min(self._manner.parallel, len(self.outcomes)))]
+        for number, end in enumerate(ends):
+            threading.Thread(target=self._work, args=(end,), name=f"apply-{number}", daemon=True).start()
         try:
-            for thread in threads:
-                thread.join()
+            for end in ends:
+                end.wait()
         except BaseException:
             self._interrupt()
             patience = Deadline(_ENDING)
-            for thread in threads:
-                thread.join(patience.remaining())
+            for end in ends:
+                end.wait(patience.remaining())
             raise
         return self.outcomes
 
@@ -135,16 +135,23 @@ class Fleet:
         for machine in [*self._machines]:
             machine.interrupt()
 
-    def _work(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                outcome = self._waiting.popleft()
-            except IndexError:
-                return
-            self._do(outcome)
-            self._watcher.left(outcome)
-            if self._manner.fail_fast and outcome.state in (State.FAILED, State.UNREACHABLE):
-                self._stopping.set()
+    def _work(self, end: threading.Event) -> None:
+        try:
+            while (outcome := self._next()) is not None:
+                self._do(outcome)
+                self._watcher.left(outcome)
+        finally:
+            end.set()
+
+    def _next(self) -> Outcome | None:
+        with suppress(IndexError):
+            return None if self._stopping.is_set() else self._waiting.popleft()
+        return None
+
+    def _failed(self) -> None:
+        """Something has failed somewhere; called before anybody is told."""
+        if self._manner.fail_fast:
+            self._stopping.set()
 
     def _do(self, outcome: Outcome) -> None:
         """One host from its first connection to its last. Whatever happens is in the outcome."""
@@ -166,6 +173,7 @@ class Fleet:
         except _Stop:
             outcome.state = State.STOPPED
         except Exception as error:
+            self._failed()
             outcome.error = as_ours(error)
         if self._interrupted.is_set() and outcome.state is not State.OK:
             outcome.state = State.STOPPED
@@ -173,7 +181,7 @@ class Fleet:
 
     def _treat(self, machine: Machine, outcome: Outcome) -> bool:
         """Look, or put, or both; whether all went well."""
-        reporter = _Reporter(outcome, self._watcher, self._stopping)
+        reporter = _Reporter(outcome, self._watcher, self._stopping, self._failed)
         if self._manner.diff:
             reporter.check()
             for change in preview(machine, outcome.job.plan, diff=True):
@@ -190,6 +198,7 @@ class _Reporter:
     outcome: Outcome
     watcher: Watcher
     stopping: threading.Event
+    failed: Callable[[], None]
 
     def check(self) -> None:
         if self.stopping.is_set():
@@ -203,5 +212,7 @@ class _Reporter:
         self.watcher.output(self.outcome.job.host, task, which, data)
 
     def ended(self, machine: Machine, result: TaskResult, total: int) -> None:
+        if not result.ok:
+            self.failed()
         self.outcome.results.append(result)
         self.watcher.ended(self.outcome.job.host, result, total)
