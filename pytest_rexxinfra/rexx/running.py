@@ -27,14 +27,16 @@ class RunningScript:
         self._kill = kill
         self._reported: queue.SimpleQueue[Checkpoint | None] = queue.SimpleQueue()
         self._result: RexxResult | RexxInfraError | None = None
-        self._thread = threading.Thread(target=self._follow, name="rexxinfra-script", daemon=True)
-        self._thread.start()
+        # Not by joining: a thread whose join was interrupted counts as ended from then on (CPython 3.11).
+        self._ended = threading.Event()
+        threading.Thread(target=self._follow, name="rexxinfra-script", daemon=True).start()
 
     def _follow(self) -> None:
         try:
             self._result = self._run(self._reported.put)
         except Exception as error:
             self._result = as_ours(error)
+        self._ended.set()
         self._reported.put(None)
 
     def __iter__(self) -> Iterator[Checkpoint]:
@@ -48,12 +50,12 @@ class RunningScript:
     @property
     def running(self) -> bool:
         """Whether the script has not ended yet."""
-        return self._thread.is_alive()
+        return not self._ended.is_set()
 
     @property
     def result(self) -> RexxResult:
         """What the script gave, when it has ended; raises what a call of `RexxRuntime` raises."""
-        self._thread.join()
+        self._ended.wait()
         assert self._result is not None
         if isinstance(self._result, RexxInfraError):
             raise self._result
@@ -65,7 +67,7 @@ class RunningScript:
             # The script may be on its way still.
             with suppress(RexxInfraError):
                 self._kill()
-            self._thread.join(0.1)
+            self._ended.wait(0.1)
 
     def __enter__(self) -> RunningScript:
         return self
