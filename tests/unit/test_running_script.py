@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,15 @@ from pytest_rexxinfra.errors import CommandFailed
 from pytest_rexxinfra.rexx.running import RunningScript
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A job that a shell has started in the background ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupted_wait_for_the_result_still_stops_the_script() -> None:
     killed = threading.Event()
     waiting = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
