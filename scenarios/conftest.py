@@ -9,7 +9,7 @@ import pytest
 
 from pytest_rexxinfra.rexx.build import Build
 
-from .handlers import Finding, markdown, table
+from .handlers import Finding, counts, markdown, table
 from .support import Expected
 
 
@@ -26,7 +26,7 @@ def expected(dialect: str) -> Expected:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of the ADDRESS handlers, which is in the reports of their tests, also of those of xdist workers."""
+    """What was found of the ADDRESS handlers: it is in the reports of their tests, also of those of xdist workers."""
     reports = [report for listed in terminalreporter.stats.values() for report in listed]
     rows = [
         row
@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not findings:
         return
     terminalreporter.section("ADDRESS handlers")
-    for line in table(findings):
+    for line in table(findings) if terminalreporter.verbosity > 0 else counts(findings):
         terminalreporter.write_line(line)
     file = os.environ.get("REXX_HANDLERS_REPORT")
     if file:

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 import tomllib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -215,6 +216,16 @@ def table(findings: Iterable[Finding]) -> list[str]:
     rows = [list(COLUMNS), *(finding.row() for finding in findings)]
     widths = [max(len(row[n]) for row in rows) for n in range(len(COLUMNS))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def counts(findings: Iterable[Finding]) -> list[str]:
+    """How often each handler got each verdict."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for finding in findings:
+        found[finding.handler][finding.verdict] += 1
+    return [
+        f"{handler}: " + ", ".join(f"{n} {verdict}" for verdict, n in each.items()) for handler, each in found.items()
+    ]
 
 
 def markdown(findings: Iterable[Finding]) -> str:

@@ -26,7 +26,10 @@ _PREFIX = "/v4.0.0/libpod"
 _NOT_FOUND = 404
 _IN_USE = 409
 _ITS_ERROR = 500
-_MISSING = re.compile(rb"no such (container|pod|network|volume|image)\b")
+_MISSING = re.compile(rb"no such (container|pod|network|volume|image)\b(?! interface)")
+_INTERFACE_GONE = b"no such network interface"
+"""What podman says when an interface of this computer goes while it looks for addresses that are free."""
+
 _LOOKING = 0.5
 """Seconds in which podman knows that a container has ended."""
 
@@ -154,7 +157,7 @@ def bear_races(client: APIClient) -> None:
 
 
 def _asked_again(response: requests.Response, **options: Any) -> requests.Response:
-    """The answer to a question that podman failed at because a container ended while it looked, asked again."""
+    """The answer to a request that podman failed at because something ended while it looked, made again."""
 
     asked = False
 
@@ -162,11 +165,15 @@ def _asked_again(response: requests.Response, **options: Any) -> requests.Respon
         nonlocal response, asked
         if asked:
             _ = response.content  # the connection is free when it has been read
-            response = response.connection.send(response.request, **options)
+            response = response.connection.send(request, **options)
         asked = True
         return response.status_code != _ITS_ERROR
 
-    if response.request.method == "GET":
+    request = response.request
+    changed_nothing = request.method == "GET" or (
+        request.path_url.endswith("/networks/create") and _INTERFACE_GONE in response.content
+    )
+    if changed_nothing:
         with suppress(DeadlineExceeded):
             Deadline(_LOOKING).wait_for(answered, "podman to answer")
     return response

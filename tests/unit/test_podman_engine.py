@@ -85,3 +85,14 @@ def test_podman_is_asked_again_when_a_container_ends_while_it_looks(monkeypatch:
         with pytest.raises(APIError) as caught:
             PodmanEngine().api.create_container("image")
     assert caught.value.status_code == 500
+
+
+def test_podman_is_asked_again_for_a_network_when_an_interface_goes_while_it_looks_for_an_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = (500, b'{"cause":"no such network interface","message":"route ip+net: no such network interface"}')
+    with answering(monkeypatch, iter([failed, (201, b'{"Id":"12"}'), failed])):
+        assert PodmanEngine().api.create_network("it")["Id"] == "12"
+        with pytest.raises(APIError) as caught:
+            PodmanEngine().api.create_volume("it")
+    assert caught.value.status_code == 500
