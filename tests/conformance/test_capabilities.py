@@ -94,19 +94,19 @@ def test_ports(lacks: Lacks, make: Callable[..., Machine]) -> None:
         machine.address(9090)
 
 
-def test_restart_keeps_files(lacks: Lacks, make: Callable[..., Machine]) -> None:
+def test_restart_keeps_files(lacks: Lacks, make: Callable[..., Machine], mark: str) -> None:
     if lacks(Capability.RESTART):
         return
     machine = make()
     machine.write("/root/kept", "yes")
-    machine.run("sleep 777 & echo")
+    machine.run(f"sleep {mark} & echo")
     machine.stop()
     assert machine.status.phase is Phase.STOPPED
     with pytest.raises(MachineDied):
         machine.run("true")
     machine.start()
     assert machine.read("/root/kept") == b"yes"
-    assert "777" not in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+    assert mark not in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
 
 
 def test_users(lacks: Lacks, make: Callable[..., Machine]) -> None:

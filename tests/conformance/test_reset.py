@@ -46,8 +46,8 @@ md5sum /etc/passwd /etc/profile
 
 SPOIL = r"""
 trap '' TERM HUP INT
-setsid sleep 81711 >/dev/null 2>&1 &
-sleep 81711 >/dev/null 2>&1 &
+setsid sleep MARK >/dev/null 2>&1 &
+sleep MARK >/dev/null 2>&1 &
 echo left >/dev/shm/left
 echo left >/dev/shm/.left
 echo x:x:0:0::/:/bin/sh >>/etc/passwd
@@ -113,7 +113,7 @@ def nothing(machine: Machine) -> None:
     """Use a machine for nothing."""
 
 
-def test_the_same_machine_as_new(labs: Labs, can: frozenset[Capability], way: Way) -> None:
+def test_the_same_machine_as_new(labs: Labs, can: frozenset[Capability], way: Way, mark: str) -> None:
     if Capability.RESET not in can:
         old = kept(labs, lambda machine: machine.write(f"{machine.scratch}/mark", "old"))
         with labs() as second:
@@ -128,7 +128,7 @@ def test_the_same_machine_as_new(labs: Labs, can: frozenset[Capability], way: Wa
     def spoil(machine: Machine) -> None:
         if whole:
             seen.append(machine.run(LOOK, check=True).stdout)
-        assert machine.run(f"set -e\n{SPOIL}{SPOIL_IMAGE if whole else ''}").stderr == ""
+        assert machine.run(f"set -e\n{SPOIL.replace('MARK', mark)}{SPOIL_IMAGE if whole else ''}").stderr == ""
         for name in ODD_NAMES:
             place = f"/root/odd/{name}"
             machine.run(["mkdir", "--", place], check=True)
@@ -143,11 +143,11 @@ def test_the_same_machine_as_new(labs: Labs, can: frozenset[Capability], way: Wa
         assert machine.run("ls -A /root/odd /root/a /root/self /dev/shm/left /dev/shm/.left").stdout == ""
         assert machine.run("ls -ld /etc/profile").stdout.startswith("-rw-r--r--")
         assert "x:x:0:0" not in machine.read("/etc/passwd").decode()
-        assert "81711" not in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+        assert mark not in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
     assert machine.status.phase is Phase.GONE
 
 
-def test_main_process_starts_again_with_clean_files(labs: Labs, can: frozenset[Capability]) -> None:
+def test_main_process_starts_again_with_clean_files(labs: Labs, can: frozenset[Capability], mark: str) -> None:
     if not {Capability.RESET, Capability.MAIN_PROCESS} <= can:
         return
     command = "ls /root/[ot]* >/root/others; sleep 81712 & echo $! >/root/pid; wait"
@@ -155,7 +155,7 @@ def test_main_process_starts_again_with_clean_files(labs: Labs, can: frozenset[C
 
     def spoil(machine: Machine) -> None:
         machine.wait_until("cat /root/pid")
-        machine.run("echo x >/root/others; touch /root/theirs; sleep 81713 >/dev/null 2>&1 &", check=True)
+        machine.run(f"echo x >/root/others; touch /root/theirs; sleep {mark} >/dev/null 2>&1 &", check=True)
 
     old = kept(labs, spoil, spec)
     with labs() as second:
@@ -164,7 +164,7 @@ def test_main_process_starts_again_with_clean_files(labs: Labs, can: frozenset[C
         machine.wait_until("cat /root/pid")
         assert machine.run("kill -0 $(cat /root/pid)").ok
         assert machine.run("cat /root/others; ls /root/theirs").stdout == ""
-        assert "81713" not in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+        assert mark not in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
 
 
 def test_volumes_that_an_image_declares_are_not_taken_for_clean(

@@ -15,22 +15,22 @@ from pytest_rexxinfra.model import Phase
 from .conftest import Lacks, Way
 
 
-def test_clone(lab: Lab, lacks: Lacks, make: Callable[..., Machine]) -> None:
+def test_clone(lab: Lab, lacks: Lacks, make: Callable[..., Machine], mark: str) -> None:
     if lacks(Capability.CLONE):
         return
     machine = make()
     machine.write("/root/before", "in both")
     machine.run("rm /etc/profile; mkdir -p /srv/new; chmod 700 /srv/new; ln -s before /root/link", check=True)
-    machine.run("sleep 777 & echo")
+    machine.run(f"sleep {mark} & echo")
     clone = machine.clone("twin")
     machine.write("/root/after", "in one")
     clone.write("/root/before", "changed")
     assert machine.read("/root/before") == b"in both"
-    assert machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout.count("sleep 777") == 1
+    assert machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout.count(f"sleep {mark}") == 1
     assert not clone.run("ls /root/after").ok
     assert not clone.run("ls /etc/profile").ok
     assert clone.run("stat -c '%a %u' /srv/new; readlink /root/link").lines == ["700 0", "before"]
-    assert "sleep 777" not in clone.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+    assert mark not in clone.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
     assert clone.resource.name != machine.resource.name
     assert clone.name == "twin"
     assert lab.build.label == clone.rexx.build.label
@@ -52,7 +52,7 @@ def test_clone_of_a_clone_goes_with_the_first(lab: Lab, lacks: Lacks) -> None:
     assert second.status.phase is Phase.GONE
 
 
-def test_snapshot_and_restore(lacks: Lacks, make: Callable[..., Machine]) -> None:
+def test_snapshot_and_restore(lacks: Lacks, make: Callable[..., Machine], mark: str) -> None:
     if lacks(Capability.SNAPSHOT):
         return
     machine = make()
@@ -61,12 +61,12 @@ def test_snapshot_and_restore(lacks: Lacks, make: Callable[..., Machine]) -> Non
     machine.write("/root/state", "second")
     machine.write("/root/more", "x")
     machine.snapshot("two")
-    machine.run("rm -r /root/state /etc/profile; sleep 777 & echo")
+    machine.run(f"rm -r /root/state /etc/profile; sleep {mark} & echo")
     machine.restore("one")
     assert machine.read("/root/state") == b"first"
     assert machine.run("ls /etc/profile").ok
     assert not machine.run("ls /root/more").ok
-    assert "sleep 777" not in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+    assert mark not in machine.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
     assert machine.snapshots == ["one", "two"]
     machine.restore("two")
     assert (machine.read("/root/state"), machine.read("/root/more")) == (b"second", b"x")

@@ -17,22 +17,22 @@ def _wait_until_gone(machine: Machine, argument: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "argument"),
+    "command",
     [
-        ("echo before; sleep 4321", "4321"),
-        ("echo before; sh -c 'sh -c \"sleep 4322; true\"; true'; true", "4322"),
-        ("echo before; while :; do sleep 4323; done", "4323"),
-        ("echo before; trap '' TERM INT HUP; sleep 4324", "4324"),
+        "echo before; sleep MARK",
+        "echo before; sh -c 'sh -c \"sleep MARK; true\"; true'; true",
+        "echo before; while :; do sleep MARK; done",
+        "echo before; trap '' TERM INT HUP; sleep MARK",
     ],
 )
-def test_killed_in_the_machine(fresh: Machine, command: str, argument: str) -> None:
+def test_killed_in_the_machine(fresh: Machine, command: str, mark: str) -> None:
     started = time.monotonic()
     with pytest.raises(CommandTimeout) as caught:
-        fresh.run(command, timeout=0.5)
+        fresh.run(command.replace("MARK", mark), timeout=0.5)
     assert time.monotonic() - started < 10
     assert "before" in str(caught.value)
     assert "--rexx-timeout" in str(caught.value)
-    _wait_until_gone(fresh, argument)
+    _wait_until_gone(fresh, mark)
     assert fresh.run("echo next").lines == ["next"]
 
 
@@ -48,8 +48,8 @@ def test_endless_output(fresh: Machine) -> None:
     assert fresh.run("echo next").lines == ["next"]
 
 
-def test_large_input_that_nobody_reads(fresh: Machine) -> None:
+def test_large_input_that_nobody_reads(fresh: Machine, mark: str) -> None:
     with pytest.raises(CommandTimeout):
-        fresh.run("sleep 4325", stdin=b"x" * (1 << 20), timeout=0.5)
+        fresh.run(f"sleep {mark}", stdin=b"x" * (1 << 20), timeout=0.5)
     assert fresh.run("echo next").lines == ["next"]
-    _wait_until_gone(fresh, "4325")
+    _wait_until_gone(fresh, mark)
