@@ -63,12 +63,12 @@ class Everything:
 
     @classmethod
     def look(cls, ledger: Ledger) -> Everything:
-        entries = open_entries(ledger)
+        entries, settings = open_entries(ledger), Settings.load()
         found: list[Found] = []
         unlisted: list[tuple[Driver, Resource]] = []
         for name in registry.names():
             try:
-                driver = make_driver(name, events(), Settings.load())
+                driver = make_driver(name, events(), settings)
                 if driver.probe().usable:
                     listed = driver.list()
                     found += [Found(driver, each, entries.get(each.lease)) for each in listed]
