@@ -480,14 +480,18 @@ class Machine:
                 self.unpack(archive, target, f"{path} {target}")
                 if owner is not None:
                     # What is in the target beside this stays whose it is.
-                    names = [b".", *(os.fsencode(each.relative_to(path)) for each in path.rglob("*"))]
-                    command = shlex.join(["xargs", "-0", "chown", "-h", owner, "--"])
-                    self.run(command, cwd=target, stdin=b"\0".join([*names, b""]), check=True)
+                    self.give(target, [".", *(str(each.relative_to(path)) for each in path.rglob("*"))], owner)
                 return
             with path.open("rb") as file:
                 permissions = stat.S_IMODE(path.stat().st_mode) if mode is None else mode
                 delivery = Delivery(target, path.name, permissions, owner or "")
                 self._receive(delivery, _small(file), "put", f"{path} {target}")
+
+    def give(self, folder: str, names: Sequence[str], owner: str, timeout: float | None = None) -> None:
+        """Make ``owner``, as chown(1) takes it, the owner of what is in a directory under these names."""
+        command = shlex.join(["xargs", "-0", "chown", "-h", owner, "--"])
+        listed = b"".join(os.fsencode(name) + b"\0" for name in names)
+        self.run(command, cwd=folder, stdin=listed, timeout=timeout, check=True)
 
     def _note(self, path: str) -> None:
         """Remember what teardown will not undo; directories of ours are all beside the scratch directory."""

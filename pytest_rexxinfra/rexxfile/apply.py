@@ -7,7 +7,7 @@ import stat
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -198,14 +198,8 @@ class _Session:
             if action.owner:
                 # Directories that were there before may be shared with others.
                 names = [entry.name for there, entry in pairs if not (there and stat.S_ISDIR(there.mode))]
-                self._give(action.target, names, action.owner)
+                self._machine.give(action.target, names, action.owner, self._timeout)
         return True
-
-    def _give(self, folder: str, names: Sequence[str], owner: str) -> None:
-        """Make somebody the owner of what is in a directory under these names."""
-        command = f"cd {shlex.quote(folder)} && xargs -0 chown -h {shlex.quote(owner)}"
-        listed = "".join(f"./{name}\0" for name in names).encode("utf-8", "surrogateescape")
-        self._machine.run(command, stdin=listed, timeout=self._timeout, check=True)
 
     def _copy_build(self, action: CopyBuild) -> bool | None:
         runtime = self._machine.rexx
