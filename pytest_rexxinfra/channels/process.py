@@ -19,24 +19,39 @@ _DYING = 1.0
 
 
 class ProcessStream:
-    """A child process in its own process group, killed as a group on ``close``."""
+    """A child process in its own process group, killed as a group on ``close``.
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=env,
-            cwd=cwd,
-            bufsize=0,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._stdin: int | None = self._process.stdin.fileno()
-        self._outputs = {self._process.stdout.fileno(): STDOUT, self._process.stderr.fileno(): STDERR}
+    ``owner``, a user and a group, are whose the streams are; they can then open /dev/stdin and its like. It needs root.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        (their_input, our_input), *outputs = (os.pipe() for _ in range(3))
+        ours = [our_input, *(read for read, _ in outputs)]
+        theirs = [their_input, *(write for _, write in outputs)]
+        try:
+            if owner:
+                for descriptor in theirs:
+                    os.fchown(descriptor, *owner)
+            self._process = subprocess.Popen(
+                argv, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2], env=env, cwd=cwd, start_new_session=True
+            )
+        except BaseException:
+            for descriptor in ours:
+                os.close(descriptor)
+            raise
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        self._stdin: int | None
+        self._stdin, *self._outs = ours
+        self._outputs = dict(zip(self._outs, (STDOUT, STDERR), strict=True))
         self._poll = select.poll()
         os.set_blocking(self._stdin, False)
         for descriptor in self._outputs:
@@ -50,12 +65,6 @@ class ProcessStream:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    def give(self, uid: int, gid: int) -> None:
-        """Let the streams belong to another user, who can then open /dev/stdin and its like; needs root."""
-        for descriptor in (self._stdin, *self._outputs):
-            if descriptor is not None:
-                os.fchown(descriptor, uid, gid)
 
     def exchange(self, outgoing: memoryview, timeout: float | None) -> tuple[int, list[Chunk]]:
         written = 0
@@ -116,10 +125,8 @@ class ProcessStream:
 
     def close_input(self) -> None:
         if self._stdin is not None:
-            assert self._process.stdin is not None
+            os.close(self._stdin)
             self._stdin = None
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
 
     def wait(self, deadline: Deadline) -> int:
         try:
@@ -140,9 +147,8 @@ class ProcessStream:
             # In a machine that is paused it dies once it goes on.
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_DYING)
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        while self._outs:
+            os.close(self._outs.pop())
         if self._exit is not None:
             os.close(self._exit)
             self._exit = None

@@ -26,9 +26,11 @@ class EnteredStream(ProcessStream):
     """
 
     @classmethod
-    def waiting(cls, joining: Sequence[str], environment: Mapping[str, str]) -> EnteredStream:
+    def waiting(
+        cls, joining: Sequence[str], environment: Mapping[str, str], owner: tuple[int, int] | None
+    ) -> EnteredStream:
         """One that joins the machine's control group now, which takes long, and waits for `enter`."""
-        return cls([*joining, "/bin/sh", "-c", _TOLD], env=environment)
+        return cls([*joining, "/bin/sh", "-c", _TOLD], env=environment, owner=owner)
 
     def enter(self, command: Sequence[str]) -> None:
         """Let one that waits become a command; the input that follows is that command's."""

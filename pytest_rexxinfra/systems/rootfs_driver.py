@@ -191,8 +191,9 @@ class RootfsDriver(Driver):
         group.make(spec.memory, spec.cpus, spec.pids)
         with self._starter(machine, record) as starter:
             if spec.user is None:
-                waiting = EnteredStream.waiting(group.joining(), _environment(_ROOT, spec))
-                self._waiting[machine.lease] = self._given(waiting, record, _ROOT)
+                self._waiting[machine.lease] = EnteredStream.waiting(
+                    group.joining(), _environment(_ROOT, spec), self._outside(record, _ROOT)
+                )
             record = self._hold(machine, record, spec, deadline, like)
             record = self._networks.connect(machine, record, deadline)
             if spec.egress is not None:
@@ -267,15 +268,13 @@ class RootfsDriver(Driver):
         if user:
             words = [*words, f"--setuid={chosen.uid}", f"--setgid={chosen.gid}"]
         command = [*Cgroup(record.cgroup).joining(), *words, *_at_home(chosen, argv)]
-        return self._given(EnteredStream(command, env=_environment(chosen, spec)), record, chosen)
+        return EnteredStream(command, env=_environment(chosen, spec), owner=self._outside(record, chosen))
 
-    def _given(self, stream: EnteredStream, record: RootfsRecord, user: Account) -> EnteredStream:
-        """A process whose streams belong to a user of the machine."""
+    def _outside(self, record: RootfsRecord, user: Account) -> tuple[int, int] | None:
+        """Who a user of the machine is outside of it, and the group; ``None`` for root."""
         idmap = self.idmap(record.privileged)
-        uid, gid = (idmap.uid + user.uid, idmap.gid + user.gid) if idmap else (user.uid, user.gid)
-        if uid or gid:
-            stream.give(uid, gid)
-        return stream
+        found = (idmap.uid + user.uid, idmap.gid + user.gid) if idmap else (user.uid, user.gid)
+        return found if any(found) else None
 
     def shell(self, machine: Resource, deadline: Deadline, user: str | None = None) -> Stream:
         waiting = None if user else self._waiting.pop(machine.lease, None)
