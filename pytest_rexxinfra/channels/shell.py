@@ -18,10 +18,20 @@ INLINE_STDIN = 1 << 20
 
 _GRACE = 2.0
 
-# Every parent but the first is stopped before its children are looked for, so none can fork away.
-# Fields of /proc/PID/stat after the command name: state, ppid (proc_pid_stat(5)).
+# Every parent is stopped before its children are looked for, so none can fork away; the first one lives on, if it is
+# not to be killed itself, and forks nothing while it waits. A fork that goes on when the signal comes is still done,
+# so it waits until a parent really stands. Fields of /proc/PID/stat after the command name: state, ppid
+# (proc_pid_stat(5)).
 _KILL_DESCENDANTS = """
+halt() {
+  kill -STOP "$1"
+  tries=500
+  while [ "$tries" -gt 0 ] && IFS= read -r line <"/proc/$1/stat"; do
+    case ${line##*) } in [RS]*) tries=$((tries - 1)); (:) ;; *) return;; esac
+  done
+}
 found=$2 queue=$1
+[ -z "$2" ] || halt "$2"
 while [ -n "$queue" ]; do
   parents=$queue queue=
   for parent in $parents; do
@@ -30,7 +40,7 @@ while [ -n "$queue" ]; do
       pid=${line%% *}
       set -- ${line##*) }
       [ "$2" = "$parent" ] && [ "$pid" != "$$" ] || continue
-      kill -STOP "$pid"; found="$found $pid" queue="$queue $pid"
+      halt "$pid"; found="$found $pid" queue="$queue $pid"
     done
   done
 done

@@ -125,6 +125,12 @@ def mark() -> str:
     return str(10**9 + secrets.randbelow(10**9))
 
 
+def wait_until_gone(machine: Machine, mark: str) -> None:
+    """A killed process may be seen for a moment until the kernel has ended it."""
+    look = f"case $(tr '\\0' ' ' <$file) in *' {mark} '*) exit 1;; esac"
+    machine.wait_until(f"for file in /proc/[0-9]*/cmdline; do {look}; done 2>/dev/null", timeout=5)
+
+
 @pytest.fixture
 def can(lab: Lab) -> frozenset[Capability]:
     return lab.driver(lab.targets[0].system).capabilities

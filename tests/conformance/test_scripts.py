@@ -14,6 +14,8 @@ from pytest_rexxinfra.rexx.outcome import Verdict
 from pytest_rexxinfra.rexx.script import MAIN, Script
 from pytest_rexxinfra.rexx.suite import Job, ScriptRun, Suite
 
+from .conftest import wait_until_gone
+
 SHAPE = Path(__file__).parents[2] / "fixtures" / "rexxjs-shape"
 
 SUITE = """\
@@ -128,8 +130,7 @@ def test_checkpoints_while_the_script_runs(spoken: Machine, mark: str) -> None:
         assert running.running
     assert not running.result.ok
     assert [each.name for each in running.result.checkpoints] == ["STARTED"]
-    left = spoken.run("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '").stdout
-    assert mark not in left
+    wait_until_gone(spoken, mark)
 
 
 def test_the_machine_dies_while_a_script_streams(lab: Lab) -> None:

@@ -9,11 +9,7 @@ import pytest
 from pytest_rexxinfra import Machine
 from pytest_rexxinfra.errors import CommandTimeout
 
-
-def _wait_until_gone(machine: Machine, argument: str) -> None:
-    """A killed process may be seen for a moment until the kernel has ended it."""
-    look = f"case $(tr '\\0' ' ' <$file) in \"sleep {argument} \"*) exit 1;; esac"
-    machine.wait_until(f"for file in /proc/[0-9]*/cmdline; do {look}; done 2>/dev/null", timeout=5)
+from .conftest import wait_until_gone
 
 
 @pytest.mark.parametrize(
@@ -32,7 +28,7 @@ def test_killed_in_the_machine(fresh: Machine, command: str, mark: str) -> None:
     assert time.monotonic() - started < 10
     assert "before" in str(caught.value)
     assert "--rexx-timeout" in str(caught.value)
-    _wait_until_gone(fresh, mark)
+    wait_until_gone(fresh, mark)
     assert fresh.run("echo next").lines == ["next"]
 
 
@@ -52,4 +48,4 @@ def test_large_input_that_nobody_reads(fresh: Machine, mark: str) -> None:
     with pytest.raises(CommandTimeout):
         fresh.run(f"sleep {mark}", stdin=b"x" * (1 << 20), timeout=0.5)
     assert fresh.run("echo next").lines == ["next"]
-    _wait_until_gone(fresh, mark)
+    wait_until_gone(fresh, mark)
