@@ -28,6 +28,7 @@ from .delivery import Delivery
 from .errors import (
     ChannelClosed,
     CommandFailed,
+    DeadlineExceeded,
     MachineDied,
     RexxInfraError,
     Unsupported,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .systems.base import Driver
 
 _OPENING = 30.0
+_NOTICING = 2.0
 _PROBING = 5.0
 _COPYING = 300.0
 _COPY_SIZE = 1 << 20
@@ -383,15 +385,23 @@ class Machine:
             raise
 
     def _explained(self, closed: ChannelClosed) -> ChannelClosed | MachineDied:
-        """Why the channel closed: because the machine died, or for another reason."""
-        status = self.status
-        if status.phase is Phase.RUNNING:
+        """Why the channel closed: because the machine died, or for another reason.
+
+        A system may take a moment to notice that its machine has ended with all its processes.
+        """
+        try:
+            status = Deadline(_NOTICING).wait_for(self._ended_status, "the end of the machine")
+        except DeadlineExceeded:
             return closed
         died = self._death(status)
         died.message += "; what became of the command is unknown"
         died.command = closed.command
         died.output = "\n".join(text for text in (closed.output, died.output) if text)
         return died
+
+    def _ended_status(self) -> Status | None:
+        status = self.status
+        return None if status.phase is Phase.RUNNING else status
 
     def _death(self, status: Status) -> MachineDied:
         """The error for a machine that does not run any more, with its last log lines."""

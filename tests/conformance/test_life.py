@@ -101,7 +101,7 @@ def test_death_in_the_middle_of_a_command(lab: Lab) -> None:
     machine.driver.destroy([machine.resource], Deadline(30))
     thread.join(20)
     assert time.monotonic() - killed < 15
-    assert isinstance(caught[0], (MachineDied, ChannelClosed))
+    assert isinstance(caught[0], MachineDied), caught[0]
     assert "unknown" in str(caught[0])
     assert "started" in str(caught[0])
     lab.destroy(machine)
