@@ -81,7 +81,7 @@ def test_hashed_names(tmp_path: Path, keys: Keys) -> None:
     host.check(keys["rsa"])
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", tmp_path / "hosts"], check=True, capture_output=True)
     hashed = (tmp_path / "hosts").read_text()
-    assert "web" not in hashed
+    assert "[web]" not in hashed
     known(tmp_path / "hosts", hashed, "web", 2222).check(keys["rsa"])
     with pytest.raises(ProvisionError, match="not known"):
         known(tmp_path / "hosts", hashed, "web").check(keys["rsa"])
