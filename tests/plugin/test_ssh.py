@@ -453,7 +453,7 @@ def test_run_has_one_connection_for_all_of_its_tests(inner: Run) -> None:
         assert tally(result)[2] == 0
         assert logins(host) == 1
         assert host.left() == []
-        assert "4711" not in host.run("ps", "-ww", "-eo", "args")
+        assert "sleep 4711" not in host.run("ps", "-ww", "-eo", "args")
 
 
 @pytest.mark.parametrize(("most", "connections"), [(10, 3), (2, 13)])

@@ -119,13 +119,17 @@ def test_a_machine_whose_run_died_while_it_was_made(driver: IncusDriver) -> None
         assert lease.lease not in [each.lease for each in driver.list()]
 
 
+def ours(lab: Lab, driver: IncusDriver) -> list[str]:
+    return [each.name for each in driver.list() if each.run == lab.run_id]
+
+
 def test_what_cannot_be_made_leaves_nothing(lab: Lab, driver: IncusDriver) -> None:
-    before = [each.name for each in driver.list()]
+    before = ours(lab, driver)
     with pytest.raises(UsageError, match="no volume 'rexx-not-there"):
         lab.provision(spec=Spec.of(volumes=["rexx-not-there-0123456789ab:/data"]))
     with pytest.raises(UsageError, match="no network 'none-such'"):
         lab.provision(spec=Spec.of(network="none-such"))
-    assert [each.name for each in driver.list()] == before
+    assert ours(lab, driver) == before
 
 
 def test_an_image_without_a_shell(lab: Lab, driver: IncusDriver, tmp_path: Path) -> None:
