@@ -16,35 +16,37 @@ from .stream import STDERR, STDOUT, OnOutput, Stream, check_size, drain
 INLINE_STDIN = 1 << 20
 """Largest standard input in bytes that travels inside the shell's own input, as base64."""
 
-_GRACE = 2.0
+_GRACE = 5.0
 
-# Every parent is stopped before its children are looked for, so none can fork away; the first one lives on, if it is
+# All parents are stopped before their children are looked for, so none can fork away; the first one lives on, if it is
 # not to be killed itself, and forks nothing while it waits. A fork that goes on when the signal comes is still done,
-# so it waits until a parent really stands. Fields of /proc/PID/stat after the command name: state, ppid
+# so it waits until the parents really stand. Fields of /proc/PID/stat after the command name: state, ppid
 # (proc_pid_stat(5)).
 _KILL_DESCENDANTS = """
 halt() {
-  kill -STOP "$1"
-  tries=500
-  while [ "$tries" -gt 0 ] && IFS= read -r line <"/proc/$1/stat"; do
-    case ${line##*) } in [RS]*) tries=$((tries - 1)); (:) ;; *) return;; esac
+  kill -STOP "$@"
+  for pid; do
+    tries=500
+    while [ "$tries" -gt 0 ] && IFS= read -r line <"/proc/$pid/stat"; do
+      case ${line##*) } in [RS]*) tries=$((tries - 1)); (:) ;; *) break;; esac
+    done
   done
 }
 found=$2 queue=$1
 [ -z "$2" ] || halt "$2"
 while [ -n "$queue" ]; do
-  parents=$queue queue=
-  for parent in $parents; do
-    for stat in /proc/[0-9]*/stat; do
-      IFS= read -r line <"$stat" || continue
-      pid=${line%% *}
-      set -- ${line##*) }
-      [ "$2" = "$parent" ] && [ "$pid" != "$$" ] || continue
-      halt "$pid"; found="$found $pid" queue="$queue $pid"
-    done
+  parents=" $queue " queue=
+  for stat in /proc/[0-9]*/stat; do
+    IFS= read -r line <"$stat" || continue
+    pid=${line%% *}
+    set -- ${line##*) }
+    case $parents in *" $2 "*) ;; *) continue;; esac
+    [ "$pid" = "$$" ] || queue="$queue $pid"
   done
+  [ -z "$queue" ] || halt $queue
+  found="$found $queue"
 done
-[ -z "$found" ] || kill -KILL $found
+[ -z "${found# }" ] || kill -KILL $found
 """
 
 

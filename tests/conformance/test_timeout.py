@@ -32,6 +32,13 @@ def test_killed_in_the_machine(fresh: Machine, command: str, mark: str) -> None:
     assert fresh.run("echo next").lines == ["next"]
 
 
+def test_many_processes_are_killed_in_the_machine(fresh: Machine, mark: str) -> None:
+    family = f"sh -c 'sleep {mark} & sleep {mark}; true' &"
+    with pytest.raises(CommandTimeout, match="it was killed in the machine"):
+        fresh.run(f"i=0; while [ $i -lt 40 ]; do {family} i=$((i+1)); done; wait", timeout=1)
+    wait_until_gone(fresh, mark)
+
+
 def test_busy_loop(fresh: Machine) -> None:
     with pytest.raises(CommandTimeout):
         fresh.run("while :; do :; done", timeout=0.5)
