@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..model import LABEL_PREFIX, Resource, Spec
+from ..model import LABEL_PREFIX, Resource, Spec, Volume
 
 SHELL = ("/bin/sh",)
 IDLE = ("/bin/sh", "-c", "while :; do sleep 86400; done")
@@ -30,13 +30,18 @@ def main_process(spec: Spec, attached: bool) -> list[str]:
     return list(spec.command or (SHELL if attached else IDLE))
 
 
+def _mount(volume: Volume) -> dict[str, Any]:
+    kind = "bind" if volume.source.startswith("/") else "volume"
+    return {"Type": kind, "Source": volume.source, "Target": volume.target, "ReadOnly": volume.read_only}
+
+
 def container_config(spec: Spec, lease: Resource, image: str, attached: bool, once: bool) -> dict[str, Any]:
     """What to create for a machine. ``once`` ends its input with the first who is attached to it."""
     host: dict[str, Any] = {
         # Among the host's processes, none of ours can be the first, and the host's collects the dead.
         "Init": not spec.host_pid,
         "PortBindings": {f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}] for port in spec.ports},
-        "Binds": [f"{each.source}:{each.target}:{'ro' if each.read_only else 'rw'}" for each in spec.volumes],
+        "Mounts": [_mount(each) for each in spec.volumes],
     }
     if spec.command is None:
         # What passes over the attachment is our own conversation with the shell, not a log.

@@ -9,11 +9,19 @@ from pathlib import Path
 
 from ..model import Spec
 from .cgroup import Cgroup
-from .layers import Bind
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 IDLE = ("/bin/sh", "-c", "exec sleep 2147483647")
 """The main process of a machine that only waits for commands."""
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A directory or file of the controller, seen in the machine at ``target``."""
+
+    source: str
+    target: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,7 @@ class Launch:
 
     ``root`` is the machine's root as the holder sees it, ``log`` gets what the tool and the main process print.
     ``folder`` is the machine's, at the same place inside the holder and its working directory. ``binds`` is
-    for systems that bind themselves.
+    what the tool shows the machine of the controller.
     """
 
     name: str

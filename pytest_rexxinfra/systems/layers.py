@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,21 +17,11 @@ from ..tools import run_tool
 
 
 @dataclass(frozen=True)
-class Bind:
-    """A directory or file of the controller, seen in the machine at ``target``."""
-
-    source: str
-    target: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True)
 class Layers(ABC):
     """The layers of one machine. ``place`` is an empty directory, ``image`` a root file system that nobody changes."""
 
     place: Path
     image: Path
-    binds: Sequence[Bind] = ()
 
     needs: ClassVar[str]
     """What must be there, for the hint of an error."""
@@ -68,10 +57,7 @@ class Layers(ABC):
     def mount(self, generation: int) -> str:
         """Shell lines for the holder: a new root; its upper layer may already be there."""
         root = self.root(generation)
-        lines = [shlex.join(["mkdir", "-p", root]), *self._mount(generation)]
-        for bind in self.binds:
-            lines += _bind(bind, root)
-        return "\n".join(lines)
+        return "\n".join([shlex.join(["mkdir", "-p", root]), *self._mount(generation)])
 
     @abstractmethod
     def _mount(self, generation: int) -> list[str]:
@@ -100,18 +86,6 @@ class Layers(ABC):
         for parent in (self.place / "saved", self.place):
             for folder in parent.iterdir() if parent.is_dir() else ():
                 self.remove(folder, deadline)
-
-
-def _bind(bind: Bind, root: str) -> list[str]:
-    source, target = shlex.quote(bind.source), shlex.quote(f"{root}{bind.target}")
-    parent = shlex.quote(str(Path(f"{root}{bind.target}").parent))
-    lines = [
-        f"if [ -d {source} ]; then mkdir -p {target}; else mkdir -p {parent}; [ -e {target} ] || : >{target}; fi",
-        f"mount --bind {source} {target}",
-    ]
-    if bind.read_only:
-        lines.append(f"mount -o remount,bind,ro {target}")
-    return lines
 
 
 def outside(pid: int, path: str) -> Path:

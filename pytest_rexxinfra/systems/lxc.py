@@ -43,7 +43,6 @@ class LxcDriver(RootfsDriver):
     name: ClassVar[str] = "lxc"
     summary: ClassVar[str] = "containers of LXC, with users of their own; a whole system boots in one"
     tools: ClassVar = {**RootfsDriver.tools, "lxc-execute": "lxc", "newuidmap": "uidmap"}
-    binds_itself: ClassVar[bool] = True
 
     @property
     def capabilities(self) -> frozenset[Capability]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..idmap import IdMap
 from . import bridge
-from .launch import PATH, Launch
-from .layers import Bind, outside
+from .launch import PATH, Bind, Launch
+from .layers import outside
 from .rooted import account
 from .sandbox import escape_field
 

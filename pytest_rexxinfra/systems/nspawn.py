@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from ..errors import ProvisionError
 from ..model import Capability, Spec
 from ..tools import run_tool
 from .entrance import outer_pid
-from .launch import IDLE, Launch
+from .launch import IDLE, Bind, Launch
 from .layers import outside
 from .rooted import inside
 from .rootfs_driver import RootfsDriver
@@ -85,6 +86,7 @@ def _command(what: Launch) -> list[str]:
         f"--directory={what.root}",
         *_capabilities(spec),
         *(f"--setenv={name}" for name in spec.env),
+        *map(_bind, what.binds),
     ]
     if spec.boot:
         # Another init than systemd says nothing when it is ready; then nspawn says that it runs.
@@ -97,6 +99,12 @@ def _command(what: Launch) -> list[str]:
         # nspawn asks the machine's getent for users; busybox has none, but its su replaces itself by the command.
         words = ("su", "-s", "/bin/sh", "-c", 'exec "$0" "$@"', "--", spec.user, *spec.command)
     return [*command, "--as-pid2", "--", *words]
+
+
+def _bind(bind: Bind) -> str:
+    """The option for a bind; nspawn makes its own /run, /tmp and /dev before it looks at these."""
+    source, target = (re.sub(r"([\\:])", r"\\\1", path) for path in (bind.source, bind.target))
+    return f"--bind{'-ro' if bind.read_only else ''}={source}:{target}:norbind"
 
 
 def _capabilities(spec: Spec) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..model import Spec
 from ..rexx.deployment import build_home
-from .layers import Bind
+from .launch import Bind
 from .record import Shelf
 from .rooted import inside
 from .rootfs_record import RootfsRecord

@@ -36,7 +36,7 @@ from .health import Pulse
 from .holder import BEGIN, BEGIN_NETWORK, Holder, run_held
 from .launch import PATH, Launch
 from .layer_kinds import KINDS, chosen_kind, layers_of
-from .layers import Layers, outside
+from .layers import outside
 from .processes import Processes
 from .record import Shelf
 from .rooted import Account, account, inside
@@ -71,8 +71,6 @@ class RootfsDriver(Driver):
     """Programs that must be there, and the Debian packages that have them."""
     setup: ClassVar[Sequence[str]] = ()
     """Shell lines for the holder, in its own mount namespace, before there is a root."""
-    binds_itself: ClassVar[bool] = False
-    """Whether volumes and the build are bound into the machine by `launch`, rather than into its root before."""
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
@@ -206,7 +204,7 @@ class RootfsDriver(Driver):
     ) -> RootfsRecord:
         """Start the holder of a machine, and mount its root there."""
         folder = self.shelf.folder(machine)
-        layers = self._layers(record, spec)
+        layers = layers_of(self.shelf, record)
         layers.place.mkdir(exist_ok=True)
         script = [
             BEGIN,
@@ -230,10 +228,6 @@ class RootfsDriver(Driver):
     def _starter(self, machine: Resource, record: RootfsRecord) -> AbstractContextManager[Starter]:
         return closing(Starter(Cgroup(record.cgroup), self.shelf.folder(machine) / _LOG))
 
-    def _layers(self, record: RootfsRecord, spec: Spec) -> Layers:
-        layers = layers_of(self.shelf, record)
-        return layers if self.binds_itself else replace(layers, binds=tuple(binds(self.shelf, record, spec)))
-
     def _launch(
         self, machine: Resource, record: RootfsRecord, spec: Spec, starter: Starter, deadline: Deadline
     ) -> None:
@@ -244,7 +238,7 @@ class RootfsDriver(Driver):
             name=record.name,
             lease=machine.lease,
             folder=folder,
-            root=self._layers(record, spec).root(record.generation),
+            root=layers_of(self.shelf, record).root(record.generation),
             hostname=record.hostname,
             spec=spec,
             address=record.address,
@@ -482,7 +476,7 @@ class RootfsDriver(Driver):
                 where=f"{self.name}:{machine.name}",
                 hint=f"it has: {', '.join(known)}" if known else "machine.snapshot() makes one",
             )
-        layers = self._layers(record, spec)
+        layers = layers_of(self.shelf, record)
         Cgroup(record.cgroup).thaw(deadline)
         self._processes.stop(machine.lease, record, deadline)
         following = replace(record, generation=record.generation + 1, leader=0, tool=0)

@@ -11,7 +11,7 @@ import pytest
 from pytest_rexxinfra import Capability, Lab, Machine, Spec
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import MachineDied, Unsupported, UsageError
-from pytest_rexxinfra.model import Phase
+from pytest_rexxinfra.model import Phase, Volume
 
 from .conftest import Lacks, Way
 
@@ -134,6 +134,20 @@ def test_volumes(lab: Lab, lacks: Lacks, request: pytest.FixtureRequest, public_
     assert not machine.run("echo x >/outside/given").ok
     machine.write("/data/file", "shared")
     assert make(volumes=[f"{name}:/data"]).read("/data/file") == b"shared"
+
+
+@pytest.mark.parametrize("place", ["/tmp/given", "/run/given", "/var/run/deep/given", "/srv/it: here", "/dev/given"])
+def test_volume_where_a_system_has_places_of_its_own(
+    lacks: Lacks, make: Callable[..., Machine], public_path: Path, place: str
+) -> None:
+    if lacks(Capability.VOLUMES):
+        return
+    public_path.chmod(0o777)
+    (public_path / "file").write_text("from outside")
+    machine = make(volumes=[Volume(str(public_path), place)])
+    assert machine.read(f"{place}/file") == b"from outside"
+    machine.write(f"{place}/new", "from inside")
+    assert (public_path / "new").read_text() == "from inside"
 
 
 def test_health(lacks: Lacks, make: Callable[..., Machine]) -> None:

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import SystemUnavailable, UsageError
 from pytest_rexxinfra.systems.layer_kinds import KINDS, chosen_kind
-from pytest_rexxinfra.systems.layers import Bind, Layers, outside
+from pytest_rexxinfra.systems.layers import Layers, outside
 
 from .btrfs_disk import btrfs_disk
 
@@ -110,21 +109,6 @@ def test_what_is_saved_is_the_start_of_another_root(layers: Layers, held: Held) 
     layers.remove(saved, Deadline(10))
     assert not saved.exists()
     held.run(f"{layers.unmount(0)}\n{layers.unmount(1)}")
-
-
-def test_binds_are_seen_and_not_copied(layers: Layers, held: Held, tmp_path: Path) -> None:
-    (tmp_path / "given").mkdir()
-    (tmp_path / "given/file").write_text("given")
-    (tmp_path / "one").write_text("one")
-    given = Bind(str(tmp_path / "given"), "/srv/in", True), Bind(str(tmp_path / "one"), "/etc/one")
-    held.run(replace(layers, binds=given).mount(0))
-    use = "cat srv/in/file etc/one; echo x >etc/one; echo x 2>&- >srv/in/new || echo refused"
-    assert held.run(within(layers.root(0), use)) == "givenonerefused\n"
-    assert (tmp_path / "one").read_text() == "x\n"
-    layers.copy(held.outside(layers.upper(0)), held.outside(layers.saved("a")) / "upper", Deadline(10))
-    assert held.run(within(f"{layers.saved('a')}/upper", "ls srv/in; cat etc/one")) == ""
-    held.run(layers.unmount(0))
-    assert (tmp_path / "given/file").exists()
 
 
 def test_the_first_kind_that_works_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

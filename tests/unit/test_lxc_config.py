@@ -12,8 +12,7 @@ import pytest
 from pytest_rexxinfra import Spec
 from pytest_rexxinfra.idmap import IdMap
 from pytest_rexxinfra.systems.cgroup import Cgroup
-from pytest_rexxinfra.systems.launch import Launch
-from pytest_rexxinfra.systems.layers import Bind
+from pytest_rexxinfra.systems.launch import Bind, Launch
 from pytest_rexxinfra.systems.lxc_config import PLACE, gathering, settings
 
 IDMAP = IdMap(200000, 300000)
