@@ -25,7 +25,15 @@ _NAME_KEPT = 48
 _ENVIRONMENT = "REXXINFRA_ENV"
 _LOAD = f'if [ -n "${_ENVIRONMENT}" ]; then eval "$(echo "${_ENVIRONMENT}" | base64 -d)"; unset {_ENVIRONMENT}; fi'
 
-_PREPARE = "(ip link set lo up || ifconfig lo up) 2>/dev/null; [ -e /etc/resolv.conf ] || : >/etc/resolv.conf"
+# Commands may come in before process 1 has done its part; they wait for it where it has one.
+_WAIT = "REXXINFRA_WAIT"
+_READY = "/dev/.rexxinfra"
+_PREPARE = f"""(ip link set lo up || ifconfig lo up) 2>/dev/null; [ -e /etc/resolv.conf ] || : >/etc/resolv.conf
+: >{_READY}; unset {_WAIT}"""
+_AWAIT = f"""[ -z "${_WAIT}" ] || [ -e {_READY} ] || (
+  tries=500
+  until [ -e {_READY} ] || [ "$tries" = 0 ]; do tries=$((tries - 1)); sleep 0.02; done 2>/dev/null)
+unset {_WAIT}"""
 # Process 1 of a container adopts every orphan; a shell that waits lets them go when they end.
 _IDLE = "trap 'exit 0' TERM PWR; while :; do sleep 86400 & wait $!; done"
 _MAIN = """trap 'kill -TERM $main' TERM PWR
@@ -60,7 +68,7 @@ def resource_of(config: Mapping[str, str], name: str) -> Resource | None:
 
 def entering(argv: list[str]) -> list[str]:
     """The command that runs ``argv`` with the environment of the machine's spec."""
-    return ["/bin/sh", "-c", f'{_LOAD}\nexec "$@"', "sh", *argv]
+    return ["/bin/sh", "-c", f'{_AWAIT}\n{_LOAD}\nexec "$@"', "sh", *argv]
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,8 @@ def _raw(machine: Resource, spec: Spec, wire: Wire | None) -> list[str]:
     lines = [f"lxc.uts.name = {spec.hostname}"] if spec.hostname else []
     if wire is not None:
         lines.append(f"lxc.net.0.ipv4.address = {wire.address} {wire.address.network.broadcast_address}")
+    if not spec.boot:
+        lines.append(f"lxc.environment = {_WAIT}=yes")
     if spec.env:
         # Unlike incus's own `environment.*`, this is in the arguments of no process of the computer.
         exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in spec.env.items())

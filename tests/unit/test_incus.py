@@ -119,6 +119,20 @@ def test_a_machine_whose_run_died_while_it_was_made(driver: IncusDriver) -> None
         assert lease.lease not in [each.lease for each in driver.list()]
 
 
+def test_commands_wait_until_process_1_has_prepared_the_machine(lab: Lab, make: Callable[..., Machine]) -> None:
+    slow = make()
+    slow.run("ip=$(command -v ip); rm $ip; printf '#!/bin/sh\nsleep 1; exec busybox ip \"$@\"\n' >$ip; chmod 755 $ip")
+    image = slow.commit("rexxinfra-test:slow-ip")
+    try:
+        machine = make(image=image, env={"COLOUR": "red"})
+        look = "cat /sys/class/net/lo/operstate; echo $COLOUR${REXXINFRA_WAIT-}; cat /etc/resolv.conf"
+        assert machine.run(look, check=True).lines == ["unknown", "red"]
+        machine.restart()
+        assert machine.run(look, check=True).lines == ["unknown", "red"]
+    finally:
+        slow.driver.remove_image(image)
+
+
 def ours(lab: Lab, driver: IncusDriver) -> list[str]:
     return [each.name for each in driver.list() if each.run == lab.run_id]
 
