@@ -121,7 +121,7 @@ def test_a_machine_whose_run_died_while_it_was_made(driver: IncusDriver) -> None
 
 def test_commands_wait_until_process_1_has_prepared_the_machine(lab: Lab, make: Callable[..., Machine]) -> None:
     slow = make()
-    shell = "#!/bin/busybox sh\n[ $$ != 1 ] || sleep 1\nexec /bin/busybox sh \"$@\"\n"
+    shell = '#!/bin/busybox sh\n[ $$ != 1 ] || sleep 1\nexec /bin/busybox sh "$@"\n'
     slow.run("cat >/bin/slow; chmod 755 /bin/slow; mv /bin/slow /bin/sh; rm /etc/resolv.conf", stdin=shell, check=True)
     image = slow.commit("rexxinfra-test:slow")
     try:
