@@ -44,9 +44,9 @@ while [ -n "$queue" ]; do
     [ "$pid" = "$$" ] || queue="$queue $pid"
   done
   [ -z "$queue" ] || halt $queue
-  found="$found $queue"
+  found="$found$queue"
 done
-[ -z "${found# }" ] || kill -KILL $found
+[ -z "$found" ] || kill -KILL $found
 """
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -117,12 +116,6 @@ def fresh(lab: Lab) -> Iterator[Machine]:
     machine = lab.provision()
     yield machine
     lab.destroy(machine)
-
-
-@pytest.fixture
-def mark() -> str:
-    """Digits by which a test knows its own commands: some ways let a machine see the processes of others."""
-    return str(10**9 + secrets.randbelow(10**9))
 
 
 def wait_until_gone(machine: Machine, mark: str) -> None:

@@ -150,6 +150,27 @@ def test_volume_where_a_system_has_places_of_its_own(
     assert (public_path / "new").read_text() == "from inside"
 
 
+def test_volume_that_is_a_file_and_is_no_part_of_the_machine(
+    lacks: Lacks, make: Callable[..., Machine], public_path: Path, mark: str
+) -> None:
+    if lacks(Capability.VOLUMES):
+        return
+    for name in ("given", "fixed"):
+        (public_path / name).write_text(name)
+        (public_path / name).chmod(0o666)
+    machine = make(volumes=[f"{public_path}/given:/etc/given", f"{public_path}/fixed:/srv/fixed:ro"])
+    assert machine.run("cat /etc/given /srv/fixed; echo changed >/etc/given", check=True).stdout == "givenfixed"
+    assert not machine.run("echo changed >/srv/fixed").ok
+    assert (public_path / "given").read_text() == "changed\n"
+    if lacks(Capability.COMMIT):
+        return
+    image = machine.commit(f"rexxinfra-test:{mark}")
+    try:
+        assert make(image=image).run("cat /etc/given /srv/fixed").stdout == ""
+    finally:
+        machine.driver.remove_image(image)
+
+
 def test_health(lacks: Lacks, make: Callable[..., Machine]) -> None:
     if lacks(Capability.HEALTH):
         return

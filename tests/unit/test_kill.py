@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 import pytest
@@ -26,11 +25,6 @@ def running(mark: str) -> list[str]:
         if mark.encode() in words:
             found.append(path.parent.name)
     return found
-
-
-@pytest.fixture
-def mark() -> str:
-    return str(10**9 + secrets.randbelow(10**9))
 
 
 @pytest.mark.parametrize("script", [FORKING, FORKING_BELOW])
