@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import untar
 from .audit import DETAIL_KEPT
-from .channels.shell import INLINE_STDIN, ShellChannel, ShellOutput, kill_descendants, prepared
+from .channels.channel import Channel, CommandOutput
+from .channels.shell import INLINE_STDIN, kill_descendants, prepared
 from .channels.stream import STDOUT, OnOutput, Stream, drain
 from .deadline import Deadline
 from .delivery import Delivery
@@ -89,8 +90,8 @@ class Machine:
         self._reached = reached
         self._policy = policy
         self._audit = audit
-        self._idle: dict[str | None, list[ShellChannel]] = {}
-        self._busy: set[ShellChannel] = set()
+        self._idle: dict[str | None, list[Channel]] = {}
+        self._busy: set[Channel] = set()
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self.written: dict[str, None] = {}
@@ -279,7 +280,7 @@ class Machine:
         user: str | None,
         deadline: Deadline,
         on_output: OnOutput | None,
-    ) -> ShellOutput:
+    ) -> CommandOutput:
         if isinstance(stdin, str):
             stdin = stdin.encode()
         if isinstance(stdin, bytes) and len(stdin) <= INLINE_STDIN:
@@ -306,7 +307,7 @@ class Machine:
             stream.close()
         with self._channel(user) as channel:
             report = channel.run(f"rm {place}; {after}", deadline=Deadline(5)).stdout
-        return ShellOutput(rc, out, err, report)
+        return CommandOutput(rc, out, err, report)
 
     def _spawn(self, argv: Sequence[str], user: str | None = None) -> Stream:
         return self.driver.open(self.resource, argv, Deadline(5), user)
@@ -334,7 +335,7 @@ class Machine:
         shown: str,
         stdin: bytes = b"",
         user: str | None = None,
-    ) -> ShellOutput:
+    ) -> CommandOutput:
         """Run a command line with its standard output, of any size, going to ``target``; nothing records it.
 
         Raises `CommandTimeout`, `ChannelClosed`, `MachineDied`; what came until then is in ``target``.
@@ -351,7 +352,7 @@ class Machine:
             raise self._explained(closed) from closed
 
     @contextmanager
-    def _channel(self, user: str | None = None, deadline: Deadline | None = None) -> Iterator[ShellChannel]:
+    def _channel(self, user: str | None = None, deadline: Deadline | None = None) -> Iterator[Channel]:
         """A channel that nobody else uses meanwhile: an idle one, else a new one."""
         with self._lock:
             idle = self._idle.setdefault(user, [])
@@ -367,7 +368,7 @@ class Machine:
                 with self._lock:
                     idle.append(channel)
 
-    def _idle_one(self, idle: list[ShellChannel]) -> ShellChannel | None:
+    def _idle_one(self, idle: list[Channel]) -> Channel | None:
         """Take a channel whose shell still runs."""
         while True:
             with self._lock:
@@ -376,13 +377,8 @@ class Machine:
                 return channel
             channel.close()
 
-    def _open_channel(self, user: str | None, deadline: Deadline) -> ShellChannel:
-        stream = self.driver.shell(self.resource, deadline, user)
-        try:
-            return ShellChannel(stream, partial(self._spawn, user=user), self.where, deadline)
-        except BaseException:
-            stream.close()
-            raise
+    def _open_channel(self, user: str | None, deadline: Deadline) -> Channel:
+        return self.driver.channel(self.resource, self.where, deadline, user)
 
     def _explained(self, closed: ChannelClosed) -> ChannelClosed | MachineDied:
         """Why the channel closed: because the machine died, or for another reason.

@@ -7,10 +7,10 @@ import secrets
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from ..deadline import Deadline
 from ..errors import ChannelClosed, CommandTimeout, RexxInfraError
+from .channel import CommandOutput, ran_too_long
 from .stream import STDERR, STDOUT, OnOutput, Stream, check_size, drain
 
 INLINE_STDIN = 1 << 20
@@ -22,7 +22,7 @@ _GRACE = 5.0
 # not to be killed itself, and forks nothing while it waits. A fork that goes on when the signal comes is still done,
 # so it waits until the parents really stand. Fields of /proc/PID/stat after the command name: state, ppid
 # (proc_pid_stat(5)).
-_KILL_DESCENDANTS = """
+KILL_DESCENDANTS = """
 halt() {
   kill -STOP "$@"
   for pid; do
@@ -48,16 +48,6 @@ while [ -n "$queue" ]; do
 done
 [ -z "$found" ] || kill -KILL $found
 """
-
-
-@dataclass(frozen=True)
-class ShellOutput:
-    """What one command gave: its exit status, both streams byte for byte, and the line it reported."""
-
-    rc: int
-    stdout: bytes
-    stderr: bytes
-    report: bytes = b""
 
 
 class _Collector:
@@ -113,8 +103,7 @@ class _Collector:
 class ShellChannel:
     """Runs commands in a persistent shell: true exit status, separate streams, binary safe, deadlines.
 
-    One command at a time; who wants several at once opens several channels.
-    Each command has a subshell of its own, so ``cd``, ``exit`` and variables do not reach the next.
+    Each command has a subshell of its own.
     Output of a background job that outlives its command is dropped once the command has ended.
     ``spawn`` opens a second process in the same machine; it is used to end commands that run too long.
     """
@@ -144,14 +133,7 @@ class ShellChannel:
         on_output: OnOutput | None = None,
         keep: bool = True,
         shown: str | None = None,
-    ) -> ShellOutput:
-        """Run one shell command line, then ``after``, whose one line of output becomes the report.
-
-        Without ``keep``, standard output goes to ``on_output`` only, and may be of any size.
-
-        Raises `CommandTimeout` after killing the command inside the machine, with its output so far,
-        and `ChannelClosed` when the shell ends before the command does.
-        """
+    ) -> CommandOutput:
         script = f"eval {shlex.quote(command)}"
         if stdin:
             encoded = base64.b64encode(stdin).decode()
@@ -168,7 +150,7 @@ class ShellChannel:
         on_output: OnOutput | None,
         shown: str,
         keep: bool = True,
-    ) -> ShellOutput:
+    ) -> CommandOutput:
         self._count += 1
         mark = f"{self._token}{self._count}"
         lines = (
@@ -189,16 +171,11 @@ class ShellChannel:
         tail = outputs[STDOUT].tail
         if tail is None or outputs[STDERR].tail is None:
             self._end_command(outputs)
-            outcome = "the machine does not answer, it may still run" if self.broken else "it was killed in the machine"
-            raise CommandTimeout(
-                f"command not done after {deadline.seconds:g} s; {outcome}",
-                command=shown,
-                output=_both(outputs),
-                where=self._where,
-                hint="give it more time with timeout=… or --rexx-timeout",
+            raise ran_too_long(
+                deadline, not self.broken, command=shown, output=_both(outputs), where=self._where
             )
         status, _, report = tail.partition(b" ")
-        return ShellOutput(int(status), outputs[STDOUT].output, outputs[STDERR].output, report)
+        return CommandOutput(int(status), outputs[STDOUT].output, outputs[STDERR].output, report)
 
     def _converse(self, text: bytes, outputs: Mapping[int, _Collector], deadline: Deadline, shown: str) -> None:
         outgoing = memoryview(text)
@@ -236,11 +213,9 @@ class ShellChannel:
             kill_descendants(self._spawn, self._pid, deadline)
 
     def interrupt(self) -> None:
-        """End the current command from another thread; whoever waits for it gets its status."""
         self._kill(Deadline(_GRACE))
 
     def abandon(self) -> None:
-        """Give up a shell whose conversation was cut off, and end what it may still be running."""
         with suppress(RexxInfraError):
             self._kill(Deadline(_GRACE))
         self.close()
@@ -254,7 +229,7 @@ def kill_descendants(
     spawn: Callable[[Sequence[str]], Stream], pid: str, deadline: Deadline, itself: bool = False
 ) -> None:
     """Kill every process in a machine that descends from ``pid``, and ``itself`` too if asked."""
-    script = f"{{ {_KILL_DESCENDANTS} }} 2>/dev/null"
+    script = f"{{ {KILL_DESCENDANTS} }} 2>/dev/null"
     killer = spawn(["/bin/sh", "-c", script, "sh", pid, pid if itself else ""])
     try:
         drain(killer, b"", deadline, "killing the command")

@@ -65,8 +65,11 @@ def drain(
     deadline: Deadline,
     what: str,
     on_output: OnOutput | None = None,
+    keep: bool = True,
 ) -> tuple[int, bytes, bytes]:
     """Feed ``stdin`` to a process and collect both outputs until it ends: status, stdout, stderr.
+
+    Without ``keep``, standard output goes to ``on_output`` only, and may be of any size.
 
     Raises `CommandTimeout` with what was printed so far; closing the stream is the caller's.
     """
@@ -87,8 +90,9 @@ def drain(
             if not data:
                 open_streams.discard(which)
                 continue
-            collected[which] += data
-            check_size(len(collected[which]), what)
+            if keep or which == STDERR:
+                collected[which] += data
+                check_size(len(collected[which]), what)
             if on_output:
                 on_output(which, data)
         if deadline.passed and open_streams:

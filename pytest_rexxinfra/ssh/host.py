@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import paramiko
 
-from ..channels.shell import ShellChannel, ShellOutput
+from ..channels.channel import CommandOutput
+from ..channels.shell import ShellChannel
 from ..channels.ssh import SshStream
 from ..deadline import Deadline
 from ..errors import ChannelClosed, CommandFailed, ProvisionError, RexxInfraError
@@ -110,7 +111,7 @@ class Host:
                 hint="sshd allows some number of them in a connection (MaxSessions); 0 lets nobody run anything",
             ) from error
 
-    def run(self, script: str, deadline: Deadline, stdin: bytes = b"") -> ShellOutput:
+    def run(self, script: str, deadline: Deadline, stdin: bytes = b"") -> CommandOutput:
         """Run a script of ours in one shell that stays; raises `ChannelClosed`, `ProvisionError`, `CommandTimeout`."""
         with self._using_shell:
             if self._shell is None or self._stream is None or not self._stream.alive:

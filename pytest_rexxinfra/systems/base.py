@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, NoReturn
 
+from ..channels.channel import Channel
+from ..channels.shell import ShellChannel
 from ..channels.stream import Stream
 from ..deadline import Deadline
 from ..errors import ProvisionError, Unsupported, UsageError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ..kube import PodManifest
     from ..machine import Machine
 
+_SPAWNING = 5.0
 
 CONTAINER = frozenset(
     {
@@ -164,6 +167,15 @@ class Driver(ABC):
     def shell(self, machine: Resource, deadline: Deadline, user: str | None = None) -> Stream:
         """A shell that reads commands from its input; the quickest way the system has."""
         return self.open(machine, ["/bin/sh"], deadline, user)
+
+    def channel(self, machine: Resource, where: str, deadline: Deadline, user: str | None = None) -> Channel:
+        """What runs command after command in a machine, which messages call ``where``."""
+        stream = self.shell(machine, deadline, user)
+        try:
+            return ShellChannel(stream, lambda argv: self.open(machine, argv, Deadline(_SPAWNING), user), where, deadline)
+        except BaseException:
+            stream.close()
+            raise
 
     def describe(self, machine: Resource) -> str:
         """What a report should say about where a command ran, beyond system and name."""

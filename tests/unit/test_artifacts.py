@@ -14,7 +14,7 @@ import pytest
 
 from pytest_rexxinfra import Capability, Machine, Spec
 from pytest_rexxinfra.artifacts import Artifacts, Glob, directory_name
-from pytest_rexxinfra.channels.shell import ShellOutput
+from pytest_rexxinfra.channels.channel import CommandOutput
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import MachineDied, UsageError
 from pytest_rexxinfra.rexx.runtime import RexxResult, ScriptRun
@@ -51,11 +51,11 @@ class FakeMachine:
         shown: str,
         stdin: bytes = b"",
         user: str | None = None,
-    ) -> ShellOutput:
+    ) -> CommandOutput:
         self.users.append(user)
         self.sent += stdin
         target.write(next(self._answers))
-        return ShellOutput(0, b"", self._stderr)
+        return CommandOutput(0, b"", self._stderr)
 
     def ran(self, command: str) -> None:
         with self.transcript.recording(command) as ending:
