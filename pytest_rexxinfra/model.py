@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
+from .hardware import NAMES as HARDWARE_NAMES
+from .hardware import Hardware
 
 if TYPE_CHECKING:
     from .rexx.builds import Build
@@ -32,9 +34,14 @@ class Capability(StrEnum):
     BAKE = "bake"
     BOOT = "boot"
     CLONE = "clone"
+    CHANNELS = "choice of channel"
     COMMIT = "commit"
+    CONSOLE = "console"
+    """What the machine prints on its console, from the first line of its boot on."""
     EGRESS = "egress"
     """Connections to other computers at chosen ports only."""
+    HARDWARE = "hardware"
+    """Kernel or firmware, disks, CD-ROMs, network interfaces and a screen, chosen for each machine."""
     HOST_NETWORK = "network host"
     HOST_PID = "host pid"
     IMPAIRMENT = "impairment"
@@ -43,12 +50,16 @@ class Capability(StrEnum):
     KUBE = "kube"
     """Machines as Kubernetes' YAML: written from one, and made from it."""
     LOGS = "logs"
+    MIGRATE = "migrate"
+    """A running machine goes on at another node."""
     MAIN_PROCESS = "main process"
     HEALTH = "health"
     HOSTNAME = "hostname"
     NETWORK_NONE = "network none"
     NETWORKS = "networks"
     PAUSE = "pause"
+    PLACEMENT = "placement"
+    """Several nodes, among which each machine is given its place."""
     PODS = "pods"
     """Machines with one network between them, so that they find each other at 127.0.0.1."""
     PORTS = "ports"
@@ -60,8 +71,11 @@ class Capability(StrEnum):
     SAVE_STATE = "save state"
     """The machine's memory and processes, saved and brought back."""
     SNAPSHOT = "snapshot"
+    SCREENSHOT = "screenshot"
     STATS = "stats"
     SYSTEMD_UNIT = "systemd unit"
+    USER_DATA = "user data"
+    """What cloud-init does when the machine boots for the first time."""
     USERS = "users"
     VOLUMES = "volumes"
 
@@ -72,7 +86,17 @@ class Phase(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     STOPPED = "stopped"
+    ERRORED = "errored"
+    """Not what its spec says, and nobody asked for that: `Status.reason` says why."""
     GONE = "gone"
+
+
+class Power(StrEnum):
+    """What a machine should be doing, as its spec has it; `Phase` is what it does."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
 
 
 class Kind(StrEnum):
@@ -136,6 +160,41 @@ class Health:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Which of several nodes a machine is put on.
+
+    ``policy`` is ``spread`` (where the fewest run) or ``pack`` (where the most run that still has room). ``labels`` are
+    what the node must have, ``node`` names it. ``apart`` names a label of the spec: no two machines with the same value
+    of it share a node.
+    """
+
+    policy: str = "spread"
+    node: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    apart: str | None = None
+
+    @classmethod
+    def of(cls, value: Any) -> Placement:
+        """Read ``spread``, ``pack``, or a mapping of the fields; raises `UsageError`."""
+        if isinstance(value, Placement):
+            return value
+        table: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {"policy": str(value)}
+        known = {each.name for each in fields(cls)}
+        for name in table:
+            if name not in known:
+                raise UsageError(f"a placement has no {name!r}", hint=f"it can have: {', '.join(sorted(known))}")
+        placement = cls(**table)
+        if placement.policy not in PLACEMENT_POLICIES:
+            raise UsageError(
+                f"placement: {placement.policy!r} is no policy", hint=f"one of {', '.join(PLACEMENT_POLICIES)}"
+            )
+        return placement
+
+
+PLACEMENT_POLICIES = ("spread", "pack")
+
+
+@dataclass(frozen=True)
 class Spec:
     """What a machine should be. ``None`` leaves the choice to the system.
 
@@ -147,6 +206,10 @@ class Spec:
     ``build`` is baked into the machine where the system can, else deployed at first use.
     ``egress`` are the ports of other computers, TCP and UDP, that the machine may open connections to; with ``()``
     it opens none, with ``None`` nothing is limited. Answers to calls from outside and loopback stay possible.
+    ``hardware`` is for virtual machines, and ``placement`` for systems of several nodes. ``user_data`` is what
+    cloud-init takes: a cloud-config, or a script that begins with ``#!``. ``channel`` chooses between the ways into a
+    machine, where a system has several. ``power`` is what the machine should be doing; `Machine.stop` and others
+    change it. ``labels`` are the user's own, and say nothing to us.
 
     Raises `UsageError` for ``egress`` with a network that is not the machine's own: the host's, or a pod's.
     """
@@ -167,6 +230,12 @@ class Spec:
     boot: bool = False
     privileged: bool = False
     host_pid: bool = False
+    hardware: Hardware = field(default_factory=Hardware)
+    user_data: str | None = None
+    channel: str | None = None
+    placement: Placement | None = None
+    power: Power = Power.RUNNING
+    labels: Mapping[str, str] = field(default_factory=dict)
     build: Build | None = None
     baked: str | None = None
     """Set by the lab: an image in which ``build`` already is on top of ``image``."""
@@ -200,11 +269,16 @@ class Spec:
             "handed_on",
             "address",
             "leaves_running",
+            "power",
         }
         for name in wishes:
-            if name not in known:
-                raise UsageError(f"a machine has no {name!r}", hint=f"it can have: {', '.join(sorted(known))}")
+            if name not in known | HARDWARE_NAMES:
+                can = sorted((known | HARDWARE_NAMES) - {"hardware"})
+                raise UsageError(f"a machine has no {name!r}", hint=f"it can have: {', '.join(can)}")
         wishes = {name: value for name, value in wishes.items() if value is not None}
+        hardware = {name: wishes.pop(name) for name in HARDWARE_NAMES & wishes.keys()}
+        if hardware:
+            wishes["hardware"] = Hardware.of({**wishes.get("hardware", {}), **hardware})
         for name, check in _CHECKS.items():
             if name in wishes:
                 wishes[name] = check(wishes[name])
@@ -228,7 +302,7 @@ class Spec:
         described = {
             each.name: getattr(self, each.name)
             for each in fields(self)
-            if each.name not in ("image", "build", "baked", "handed_on", "env")
+            if each.name not in ("image", "build", "baked", "handed_on", "env", "power", "labels")
         }
         build = self.build.digest if self.build else None
         text = repr((image, sorted(described.items()), sorted(self.env.items()), build))
@@ -253,6 +327,10 @@ class Spec:
             Capability.HOSTNAME: self.hostname,
             Capability.USERS: self.user,
             Capability.PODS: self.pod,
+            Capability.HARDWARE: self.hardware != Hardware(),
+            Capability.USER_DATA: self.user_data,
+            Capability.CHANNELS: self.channel,
+            Capability.PLACEMENT: self.placement,
         }
         return frozenset(capability for capability, wish in asked.items() if wish)
 
@@ -321,6 +399,16 @@ def _health(value: Any) -> Health:
     return value if isinstance(value, Health) else Health(str(value))
 
 
+def _labels(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"labels: {value!r} is not a mapping of names to values")
+    return {check_name("labels", str(name)): str(text) for name, text in value.items()}
+
+
+def _hardware(value: Any) -> Hardware:
+    return value if isinstance(value, Hardware) else Hardware.of(value)
+
+
 def check_name(what: str, text: str) -> str:
     """``text``, if every system can take it as a name; else raises `UsageError`."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
@@ -344,6 +432,11 @@ _CHECKS: dict[str, Any] = {
     "privileged": _truth("privileged"),
     "host_pid": _truth("host_pid"),
     "image": str,
+    "hardware": _hardware,
+    "user_data": str,
+    "channel": str,
+    "placement": Placement.of,
+    "labels": _labels,
 }
 
 
@@ -496,12 +589,22 @@ class Resource:
 
 @dataclass(frozen=True)
 class Status:
-    """What a machine is right now."""
+    """What a machine is right now; ``details`` is what only its system knows of it."""
 
     phase: Phase
     exit_code: int | None = None
     reason: str | None = None
     address: str | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What belongs to one machine and goes with it: a disk, a network interface."""
+
+    kind: str
+    name: str
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ..channels.stream import Stream
 from ..deadline import Deadline
 from ..errors import ProvisionError, Unsupported, UsageError
 from ..events import Events
-from ..model import Capability, CommandResult, Kind, Resource, Spec, Stats, Status
+from ..model import Capability, CommandResult, Kind, Part, Resource, Spec, Stats, Status
 from ..rexx.deployment import HOME
 from ..settings import Settings
 
@@ -170,9 +170,13 @@ class Driver(ABC):
 
     def channel(self, machine: Resource, where: str, deadline: Deadline, user: str | None = None) -> Channel:
         """What runs command after command in a machine, which messages call ``where``."""
+
+        def another(argv: Sequence[str]) -> Stream:
+            return self.open(machine, argv, Deadline(_SPAWNING), user)
+
         stream = self.shell(machine, deadline, user)
         try:
-            return ShellChannel(stream, lambda argv: self.open(machine, argv, Deadline(_SPAWNING), user), where, deadline)
+            return ShellChannel(stream, another, where, deadline)
         except BaseException:
             stream.close()
             raise
@@ -227,6 +231,22 @@ class Driver(ABC):
     def keep(self, machine: Resource) -> None:
         """Let a machine live on after this process ends."""
         self._cannot("keep")
+
+    def asked(self, machine: Resource) -> Spec | None:
+        """What a machine is meant to be, where the system itself keeps that for other processes."""
+        return None
+
+    def parts(self, machine: Resource) -> Sequence[Part]:
+        """What belongs to a machine and goes with it."""
+        return ()
+
+    def console(self, machine: Resource) -> str:
+        """What the machine printed on its console."""
+        self._cannot(Capability.CONSOLE)
+
+    def screenshot(self, machine: Resource) -> bytes:
+        """What is on the machine's screen, as PNG."""
+        self._cannot(Capability.SCREENSHOT)
 
     def logs(self, machine: Resource) -> str:
         """What the machine's main process printed."""

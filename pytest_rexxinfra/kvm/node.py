@@ -1,0 +1,174 @@
+"""One libvirt host: the connection to it, its errors in our words, and how often it was asked."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from ..errors import CommandFailed, SystemUnavailable
+
+if TYPE_CHECKING:
+    import libvirt
+
+T = TypeVar("T")
+
+LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "[::1]"})
+_KEEPALIVE = 5, 5
+"""Seconds between two signs of life of a remote host, and how many may be missing."""
+_NAMESPACE = uuid.UUID("6b1f6d3c-6f2e-4f0d-9a55-7f1f2d0b6a11")
+_INSTALL = (
+    "pip install 'pytest-rexxinfra[kvm]' (it is compiled: apt-get install libvirt-dev pkg-config gcc python3-dev)"
+)
+_START = "apt-get install libvirt-daemon-system qemu-system-x86 qemu-utils, then: systemctl start libvirtd"
+
+
+class LibvirtError(CommandFailed):
+    """What libvirt refused, and its number for that (virErrorNumber)."""
+
+    def __init__(self, message: str, code: int, *, where: str, command: str) -> None:
+        super().__init__(message, where=where, command=command)
+        self.code = code
+
+
+class Missing(LibvirtError):
+    """There is no such domain, volume, pool, network or snapshot."""
+
+
+class Node:
+    """One libvirt host, connected at first use, and again after its daemon was restarted.
+
+    ``uri`` is libvirt's own (https://libvirt.org/uri.html), for example ``qemu:///system``. ``calls`` counts what
+    was asked, by the name of libvirt's function. Safe for several threads.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.calls: Counter[str] = Counter()
+        self._connection: libvirt.virConnect | None = None
+        self._domains: dict[str, libvirt.virDomain] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.uri}>"
+
+    @property
+    def local(self) -> bool:
+        """Whether the daemon runs on this computer, so that it takes descriptors and sees our files."""
+        parts = urlsplit(self.uri)
+        return (parts.hostname or "") in LOCAL_HOSTS and "tcp" not in parts.scheme and "ssh" not in parts.scheme
+
+    @property
+    def session(self) -> bool:
+        """Whether its machines are an ordinary user's own."""
+        return urlsplit(self.uri).path == "/session"
+
+    @property
+    def socket(self) -> str | None:
+        """The socket that the URI names, if it is not the usual one."""
+        return parse_qs(urlsplit(self.uri).query).get("socket", [None])[0]
+
+    @property
+    def connection(self) -> libvirt.virConnect:
+        """The open connection. Raises `SystemUnavailable` with libvirt's reason."""
+        with self._lock:
+            if self._connection is None or not self._connection.isAlive():
+                self._drop()
+                self._connection = self._open()
+            return self._connection
+
+    def _open(self) -> libvirt.virConnect:
+        libvirt = module(self.uri)
+        self.calls["open"] += 1
+        try:
+            connection = libvirt.open(self.uri)
+        except libvirt.libvirtError as error:
+            raise SystemUnavailable(
+                f"libvirt refuses {self.uri}: {error}",
+                where="kvm",
+                hint=_START if self.local else f"does this work: virsh -c {self.uri} uri",
+            ) from error
+        if not self.local:
+            with suppress(libvirt.libvirtError):
+                connection.setKeepAlive(*_KEEPALIVE)
+        return connection
+
+    def _drop(self) -> None:
+        self._domains.clear()
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.close()
+            self._connection = None
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def ask(self, function: Callable[..., T], *arguments: Any) -> T:
+        """One round trip: call a function of libvirt's binding.
+
+        Raises `Missing` for what is not there, `SystemUnavailable` when the connection broke, else `LibvirtError`.
+        """
+        libvirt = module(self.uri)
+        name = getattr(function, "__name__", str(function))
+        self.calls[name] += 1
+        try:
+            return function(*arguments)
+        except libvirt.libvirtError as error:
+            raise self._told(error, name) from error
+
+    def _told(self, error: libvirt.libvirtError, name: str) -> LibvirtError | SystemUnavailable:
+        libvirt = module(self.uri)
+        code, message = error.get_error_code(), error.get_error_message() or str(error)
+        missing = {
+            libvirt.VIR_ERR_NO_DOMAIN,
+            libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT,
+            libvirt.VIR_ERR_NO_NETWORK,
+            libvirt.VIR_ERR_NO_STORAGE_POOL,
+            libvirt.VIR_ERR_NO_STORAGE_VOL,
+        }
+        if code in missing:
+            return Missing(message, code, where=self.uri, command=name)
+        with self._lock:
+            broken = self._connection is not None and not self._connection.isAlive()
+        if broken:
+            return SystemUnavailable(
+                f"the connection to libvirt broke: {message}", where=self.uri, command=name, hint=_START
+            )
+        return LibvirtError(message, code, where=self.uri, command=name)
+
+    def domain(self, name: str) -> libvirt.virDomain:
+        """The domain of a machine by our name for it, looked up once. Raises `Missing`."""
+        connection = self.connection
+        if name not in self._domains:
+            self._domains[name] = self.ask(connection.lookupByName, name)
+        return self._domains[name]
+
+    def know(self, name: str, domain: libvirt.virDomain | None) -> None:
+        """Remember a domain that was just made, or forget one that goes."""
+        self._domains.pop(name, None)
+        if domain is not None:
+            self._domains[name] = domain
+
+
+def domain_uuid(lease: str) -> str:
+    """The UUID of the domain made under a lease; the same each time."""
+    return str(uuid.uuid5(_NAMESPACE, lease))
+
+
+def module(where: str) -> Any:
+    """The binding of libvirt, quiet. Raises `SystemUnavailable` when it is not installed."""
+    try:
+        import libvirt
+    except ImportError as missing:
+        raise SystemUnavailable(f"kvm needs libvirt-python: {missing}", where=where, hint=_INSTALL) from missing
+    libvirt.registerErrorHandler(_silent, None)
+    return libvirt
+
+
+def _silent(*_: object) -> None:
+    """Errors are raised; libvirt would print them, too."""
