@@ -6,141 +6,106 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import click
 
-from .console import age, events, plain_errors, table
+from .cli_listing import Found, look, named
+from .console import age, plain_errors, table
 from .deadline import Deadline
 from .errors import RexxInfraError, SystemUnavailable, UsageError
-from .lab import is_expired, is_orphan, lost, make_driver, open_entries
-from .ledger import Entry, Ledger, State
-from .model import Capability, Kind, Phase, Resource
-from .settings import Settings
-from .systems import registry
-from .systems.base import Driver
+from .lab import is_expired, is_orphan
+from .ledger import Ledger
+from .model import Capability, Kind, Phase
 
 _REMOVING = 120.0
-
-
-@dataclass(frozen=True)
-class Found:
-    """A resource with our labels, the driver that found it, and what the ledger says of it."""
-
-    driver: Driver
-    resource: Resource
-    entry: Entry | None
-
-    @property
-    def current(self) -> Resource:
-        """The resource with its present owner and expiry."""
-        return self.entry.resource if self.entry else self.resource
-
-    @property
-    def kept(self) -> bool:
-        return self.entry is not None and self.entry.state is State.KEPT
-
-    @property
-    def phase(self) -> str:
-        """What it is doing: running, stopped, or there, for what does not run."""
-        if self.resource.kind is not Kind.MACHINE:
-            return "there"
-        try:
-            return str(self.driver.status(self.resource).phase)
-        except RexxInfraError:
-            return "unknown"
-
-
-@dataclass(frozen=True)
-class Everything:
-    """Every resource with our labels in every system that can be used, as of now."""
-
-    found: Sequence[Found]
-    entries: dict[str, Entry]
-    unlisted: Sequence[tuple[Driver, Resource]]
-    """What dead runs may have half made or half removed."""
-
-    @classmethod
-    def look(cls, ledger: Ledger) -> Everything:
-        entries, settings = open_entries(ledger), Settings.load()
-        found: list[Found] = []
-        unlisted: list[tuple[Driver, Resource]] = []
-        for name in registry.names():
-            try:
-                driver = make_driver(name, events(), settings)
-                if driver.probe().usable:
-                    listed = driver.list()
-                    found += [Found(driver, each, entries.get(each.lease)) for each in listed]
-                    own = {lease: entry for lease, entry in entries.items() if entry.resource.system == name}
-                    unlisted += [(driver, each) for each in lost(listed, own)]
-            except SystemUnavailable:
-                continue
-            except RexxInfraError as error:
-                click.echo(f"{name}: {error.message}", err=True)
-        return cls(sorted(found, key=lambda each: each.resource.created), entries, unlisted)
-
-    def named(self, name: str) -> Found:
-        """The resource of a name, or whose name begins so; raises `UsageError` unless it is exactly one."""
-        exact = [each for each in self.found if each.resource.name == name]
-        chosen = exact or [each for each in self.found if name and each.resource.name.startswith(name)]
-        if not chosen:
-            raise UsageError(f"nothing is named {name or 'like an empty text'}", hint="rexxinfra ps lists the names")
-        if len(chosen) > 1:
-            raise UsageError(f"{name} may be {', '.join(each.resource.name for each in chosen)}", hint="write it out")
-        return chosen[0]
-
-
-def _look() -> Everything:
-    ledger = Ledger()
-    try:
-        return Everything.look(ledger)
-    finally:
-        ledger.close()
+_ALIVE = {True: "alive", False: "dead", None: "out of sight"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.argument("name", required=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    help="The table (the default), or spec and status of everything with its disks and network interfaces.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the rows of the table as JSON.")
 @plain_errors
-def ps(as_json: bool) -> None:
-    """List machines, networks and volumes of all runs, and whether their owners still live."""
-    now = time.time()
-    rows = [
-        {
-            "system": each.resource.system,
-            "kind": str(each.resource.kind),
-            "name": each.resource.name,
-            "image": each.resource.image,
-            "age": max(0, round(now - each.resource.created)),
-            "phase": each.phase,
-            "run": each.current.run,
-            "owner": str(each.current.owner),
-            "owner_alive": each.current.owner.alive,
-            "kept": each.kept,
-            "expires": each.current.expires,
-            "lease": each.resource.lease,
-        }
-        for each in _look().found
-    ]
+def ps(name: str | None, output: str, as_json: bool) -> None:
+    """List machines, networks and volumes of all runs, and whether their owners still live.
+
+    With NAME, which may be cut short, only that one.
+    """
+    if as_json and output != "table":
+        raise UsageError(f"--json and -o {output} are two ways to print it", hint="leave out one of them")
+    write = _yaml() if output == "yaml" else _json
+    everything = look()
+    listed = [*everything.found, *everything.unseen]
+    chosen = listed if name is None else [named(listed, name)]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    alive = {True: "alive", False: "dead", None: "out of sight"}
+        click.echo(_json([_row(each) for each in chosen]))
+    elif output == "table":
+        _table(chosen)
+    else:
+        pods = [each.resource for each in listed if each.resource.kind is Kind.POD]
+        click.echo(write([document for each in chosen for document in each.documents(pods)]))
+
+
+def _json(documents: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(documents, indent=2)
+
+
+def _yaml() -> Callable[[Sequence[Mapping[str, Any]]], str]:
+    """What writes documents one after the other; raises `UsageError` without PyYAML."""
+    try:
+        import yaml
+    except ImportError as missing:
+        raise UsageError(f"-o yaml needs PyYAML: {missing}", hint="pip install pyyaml, or take -o json") from missing
+
+    def write(documents: Sequence[Mapping[str, Any]]) -> str:
+        text: str = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+        return text.rstrip("\n")
+
+    return write
+
+
+def _row(each: Found) -> dict[str, Any]:
+    return {
+        "system": each.resource.system,
+        "kind": str(each.resource.kind),
+        "name": each.resource.name,
+        "image": each.resource.image,
+        "age": max(0, round(time.time() - each.resource.created)),
+        "phase": each.status["phase"],
+        "run": each.current.run,
+        "owner": str(each.current.owner),
+        "owner_alive": each.current.owner.alive,
+        "kept": each.kept,
+        "expires": each.current.expires,
+        "lease": each.resource.lease,
+    }
+
+
+def _table(found: Sequence[Found]) -> None:
+    now = time.time()
     table(
         "no machines",
         ["SYSTEM", "KIND", "NAME", "IMAGE", "AGE", "PHASE", "OWNER", "EXPIRES"],
         [
             [
-                str(row["system"]),
-                str(row["kind"]),
-                str(row["name"]),
-                str(row["image"] or ""),
-                age(float(str(row["age"]))),
-                str(row["phase"]),
-                "kept" if row["kept"] else alive[row["owner_alive"]],  # type: ignore[index]
-                _until(float(str(row["expires"])) - now),
+                row["system"],
+                row["kind"],
+                row["name"],
+                row["image"] or "",
+                age(row["age"]),
+                row["phase"],
+                "kept" if row["kept"] else _ALIVE[row["owner_alive"]],
+                _until(row["expires"] - now),
             ]
-            for row in rows
+            for row in map(_row, found)
         ],
     )
 
@@ -157,7 +122,7 @@ def shell(name: str, command: Sequence[str]) -> None:
     """Enter a machine, or run COMMAND in it; NAME may be cut short."""
     if command[:1] == ("--",):
         command = command[1:]
-    found = _look().named(name)
+    found = look().named(name)
     if found.resource.kind is not Kind.MACHINE:
         raise UsageError(f"{found.resource.name} is a {found.resource.kind}, no machine")
     phase = found.driver.status(found.resource).phase
@@ -175,7 +140,7 @@ def shell(name: str, command: Sequence[str]) -> None:
 @plain_errors
 def logs(name: str) -> None:
     """Print what the main process of a machine printed; NAME may be cut short."""
-    found = _look().named(name)
+    found = look().named(name)
     if Capability.LOGS not in found.driver.capabilities or found.resource.kind is not Kind.MACHINE:
         raise UsageError(f"{found.resource.name}: a {found.resource.kind} of {found.driver.name} has no logs")
     click.echo(found.driver.logs(found.resource), nl=False)
@@ -186,7 +151,7 @@ def logs(name: str) -> None:
 @plain_errors
 def rm(names: Sequence[str]) -> None:
     """Remove machines, networks or volumes by name, as ps lists them; names may be cut short."""
-    everything = _look()
+    everything = look()
     _remove(list(dict.fromkeys(everything.named(name) for name in names)), dry_run=False)
 
 
@@ -200,7 +165,7 @@ def reap(dry_run: bool, expired: bool, everything: bool) -> None:
 
     What a living run holds is left alone, and so is what belongs to other hosts.
     """
-    now = _look()
+    now = look()
 
     def chosen(each: Found) -> bool:
         orphan = is_orphan(each.resource, now.entries)

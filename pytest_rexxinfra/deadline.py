@@ -43,12 +43,20 @@ class Deadline:
         left = self.remaining()
         return Deadline(seconds if left is None else min(left, seconds))
 
-    def wait_for(self, probe: Callable[[], T | None], what: str, *, hint: str | None = None) -> T:
-        """Call ``probe`` until it returns something true, from 20 ms apart up to 500 ms.
+    def wait_for(
+        self,
+        probe: Callable[[], T | None],
+        what: str,
+        *,
+        hint: str | None = None,
+        first: float = FIRST_PAUSE,
+        longest: float = LONGEST_PAUSE,
+    ) -> T:
+        """Call ``probe`` until it returns something true, ``first`` seconds apart, then more, up to ``longest``.
 
         Errors of ``probe`` pass through at once, so a probe reports a dead machine by raising.
         """
-        pause = FIRST_PAUSE
+        pause = first
         while True:
             found = probe()
             if found:
@@ -56,4 +64,4 @@ class Deadline:
             self.check(what, hint=hint)
             left = self.remaining()
             time.sleep(pause if left is None else min(pause, left))
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            pause = min(pause * 1.5, longest)

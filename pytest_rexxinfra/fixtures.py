@@ -75,6 +75,8 @@ lxc_container = system_fixture("lxc", "lxc_container")
 incus_container = system_fixture("incus", "incus_container")
 ssh_host = system_fixture("ssh", "ssh_host")
 pi_host = system_fixture("pi", "pi_host")
+vagrant_box = system_fixture("vagrant", "vagrant_box")
+kvm_vm = system_fixture("kvm", "kvm_vm")
 
 
 @pytest.fixture(scope="session")

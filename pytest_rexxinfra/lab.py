@@ -40,6 +40,7 @@ from .machine import Machine
 from .model import LIFETIME, Capability, Kind, Phase, Resource, Spec, check_name
 from .pool import Order, Pool
 from .settings import Settings
+from .spec_document import to_text
 from .systems import registry
 from .target import REXXFILES, Target, parse_targets
 from .teardown import Teardown
@@ -323,7 +324,7 @@ class Lab:
             self.audit.recording(action, driver.name, lease.name, outline(spec)),
             self.events.step(f"{driver.name}:{name}", "create"),
         ):
-            resource = self._make(driver, lease, spec.digest(image), lambda: make(lease, deadline))
+            resource = self._make(driver, lease, spec.digest(image), lambda: make(lease, deadline), to_text(spec))
             machine = self._machine(driver, resource, spec, name)
             try:
                 machine.connect()
@@ -362,11 +363,18 @@ class Lab:
     def _lease(self, driver: Driver, kind: Kind, name: str) -> Resource:
         return Resource.lease_for(driver.name, kind, self.run_id, name, owner=self.custodian.owner)
 
-    def _make(self, driver: Driver, lease: Resource, spec: str | None, create: Callable[[], Resource]) -> Resource:
+    def _make(
+        self,
+        driver: Driver,
+        lease: Resource,
+        spec: str | None,
+        create: Callable[[], Resource],
+        document: str | None = None,
+    ) -> Resource:
         """Write the lease down, create, and write down what was created, whatever signal comes meanwhile."""
         with postponed():
             self._open[lease.lease] = driver, lease
-            self.ledger.intend(lease, spec)
+            self.ledger.intend(lease, spec, document)
             try:
                 resource = create()
             except BaseException:
@@ -391,11 +399,15 @@ class Lab:
             runtime=self.runtime,
             clone=self.clone,
             reached=self._reached,
+            requested=self._requested,
             policy=self.policy,
             audit=self.audit,
         )
         self._machines[resource.lease] = machine
         return machine
+
+    def _requested(self, machine: Machine) -> None:
+        self.ledger.request(machine.resource.lease, to_text(machine.spec))
 
     def _reached(self, machine: Machine, checkpoint: Checkpoint) -> None:
         if self.on_checkpoint:
@@ -462,6 +474,7 @@ class Lab:
                 ):
                     resource = driver.reset(resource, spec, deadline)
                     machine = self._machine(driver, resource, spec, name)
+                    self._requested(machine)
                     machine.connect()
             except RexxInfraError as error:
                 self.warn(f"{resource.name} could not be reset, so it is removed: {error}")

@@ -57,27 +57,31 @@ _COMPANIONS = ("-wal", "-shm", "-journal")
 _SCHEMA = f"""
 CREATE TABLE resource (
     lease TEXT PRIMARY KEY, system TEXT, kind TEXT, name TEXT, run TEXT, owner TEXT, created REAL, expires REAL,
-    id TEXT, image TEXT, spec TEXT, state TEXT, changed REAL
+    id TEXT, image TEXT, spec TEXT, state TEXT, changed REAL, document TEXT
 ) WITHOUT ROWID;
 CREATE INDEX resource_state ON resource (state, changed);
 PRAGMA application_id = {_PROGRAM};
 PRAGMA user_version = {_FORMAT};
 """
-_COLUMNS = "lease, system, kind, name, run, owner, created, expires, id, image, spec, state"
+# Earlier versions wrote files without it, and get along with files that have it.
+_LATER_COLUMN = "ALTER TABLE resource ADD COLUMN document TEXT"
+_COLUMNS = "lease, system, kind, name, run, owner, created, expires, id, image, spec, document, state"
 # The last four parameters say whether the change is news, which holds good whoever has the entry now. An entry only
 # written again, into a file that may have it already, gives way to what others wrote later. So that a clock put
-# back does not matter, the time of the last change only grows.
+# back does not matter, the time of the last change only grows. A document changes by _REQUEST only, for what another
+# process requested is not known here.
 _PUT = f"""
-INSERT INTO resource ({_COLUMNS}, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO resource ({_COLUMNS}, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (lease) DO UPDATE SET
     run = CASE WHEN ? THEN run ELSE excluded.run END, owner = CASE WHEN ? THEN owner ELSE excluded.owner END,
     expires = CASE WHEN ? THEN expires ELSE excluded.expires END,
     id = coalesce(excluded.id, id), image = coalesce(excluded.image, image), spec = coalesce(excluded.spec, spec),
-    state = excluded.state, changed = max(changed, excluded.changed)
+    document = coalesce(document, excluded.document), state = excluded.state, changed = max(changed, excluded.changed)
 WHERE state <> 'closed' AND
     (? OR changed < excluded.changed OR (run = excluded.run AND changed = excluded.changed))
 """
 _MARK = "UPDATE resource SET state = ?, changed = max(changed, ?) WHERE lease = ? AND state <> 'closed'"
+_REQUEST = "UPDATE resource SET document = ? WHERE lease = ? AND state <> 'closed'"
 _ADOPT = """
 UPDATE resource SET state = 'live', run = ?, owner = ?, expires = ?, changed = max(changed, ?)
 WHERE lease = ? AND state = 'kept' AND expires > ?
@@ -90,12 +94,14 @@ class Entry:
     """What the ledger knows of a resource.
 
     Owner, run and expiry of ``resource`` are the current ones; after `Ledger.adopt` its labels still show
-    the first. ``spec`` is the hash of the machine's spec.
+    the first. ``spec`` is the hash of the machine's spec, ``document`` the spec itself as `spec_document.to_text`
+    has it.
     """
 
     resource: Resource
     state: State
     spec: str | None
+    document: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,11 +144,20 @@ class Ledger:
         with _LOCK:
             _LEDGERS.add(self)
 
-    def intend(self, lease: Resource, spec: str | None = None) -> None:
-        """Record that ``lease`` is about to be made; ``spec`` is the hash of its spec."""
+    def intend(self, lease: Resource, spec: str | None = None, document: str | None = None) -> None:
+        """Record that ``lease`` is about to be made; ``spec`` is the hash of its spec, ``document`` the spec itself."""
         with _LOCK:
-            self._note(lease.lease, State.INTENDED, Entry(lease, State.INTENDED, spec))
+            self._note(lease.lease, State.INTENDED, Entry(lease, State.INTENDED, spec, document))
             self._write()
+
+    def request(self, lease: str, document: str) -> None:
+        """Record that a resource should be something else from now on, as ``document`` has it."""
+        with _LOCK:
+            note = self._notes.get(lease)
+            if note and note.entry:
+                self._notes[lease] = replace(note, entry=replace(note.entry, document=document))
+            self._write()
+            self._attempt(lambda connection: connection.execute(_REQUEST, (document, lease)))
 
     def made(self, resource: Resource) -> None:
         """Record that ``resource`` exists, with the id and image that it has got."""
@@ -276,6 +291,7 @@ class Ledger:
             known.id,
             known.image,
             note.entry.spec,
+            note.entry.document,
             str(note.state),
             note.changed,
         )
@@ -393,6 +409,10 @@ class Ledger:
                 with self._alone(path):
                     _set_up(path, self._patience)
                 connection = _open(path, self._patience)
+            if _is_earlier(connection):
+                with self._alone(path):
+                    if _is_earlier(connection):
+                        connection.execute(_LATER_COLUMN)
             connection.execute("PRAGMA synchronous = NORMAL")
             _prune(connection)
         except BaseException:
@@ -465,12 +485,13 @@ def _entry(
     id: str | None,
     image: str | None,
     spec: str | None,
+    document: str | None,
     state: str,
 ) -> Entry:
     known = Resource(
         system, Kind(kind), name, run, lease, Owner.parse(owner), float(created), float(expires), id, image
     )
-    return Entry(known, State(state), spec)
+    return Entry(known, State(state), spec, document)
 
 
 @contextmanager
@@ -509,6 +530,12 @@ def _format(connection: sqlite3.Connection) -> tuple[int, int]:
     (program,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return program, version
+
+
+def _is_earlier(connection: sqlite3.Connection) -> bool:
+    """Whether it is a ledger of a version that knew of no documents."""
+    columns = [column[1] for column in connection.execute("PRAGMA table_info (resource)")]
+    return bool(columns) and "document" not in columns
 
 
 def _set_up(path: Path, patience: float) -> None:

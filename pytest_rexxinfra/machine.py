@@ -36,7 +36,7 @@ from .errors import (
     UsageError,
 )
 from .events import Events, Step
-from .model import Capability, CommandResult, Phase, Resource, Spec, Stats, Status, check_name
+from .model import Capability, CommandResult, Phase, Power, Resource, Spec, Stats, Status, check_name
 from .transcript import Transcript
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Machine:
         runtime: Callable[[Machine], RexxRuntime],
         clone: Callable[[Machine, str | None], Machine],
         reached: Callable[[Machine, Checkpoint], None],
+        requested: Callable[[Machine], None],
         policy: Policy,
         audit: Audit,
     ) -> None:
@@ -88,6 +89,7 @@ class Machine:
         self._make_runtime = runtime
         self._make_clone = clone
         self._reached = reached
+        self._requested = requested
         self._policy = policy
         self._audit = audit
         self._idle: dict[str | None, list[Channel]] = {}
@@ -595,12 +597,19 @@ class Machine:
         """Stop the machine; its file system stays, and `start` brings it back."""
         with self._doing("stop"):
             self.driver.stop(self.resource, Deadline(timeout))
+            self._request(Power.STOPPED)
         self.disconnect()
+
+    def _request(self, power: Power) -> None:
+        """From now on the machine should be doing this."""
+        self.spec = self.spec.but(power=power)
+        self._requested(self)
 
     def start(self, timeout: float = 60.0) -> None:
         """Start a stopped machine and wait until commands run in it again."""
         with self._doing("start"):
             self.driver.start(self.resource, Deadline(timeout))
+            self._request(Power.RUNNING)
             self.connect()
 
     def restart(self, timeout: float = 60.0) -> None:
@@ -619,11 +628,13 @@ class Machine:
         """Stop every process of the machine where it is, until `resume`."""
         with self._doing("pause"):
             self.driver.pause(self.resource, Deadline(timeout))
+            self._request(Power.PAUSED)
 
     def resume(self, timeout: float = 30.0) -> None:
         """Let the processes of a paused machine go on."""
         with self._doing("resume"):
             self.driver.resume(self.resource, Deadline(timeout))
+            self._request(Power.RUNNING)
 
     def clone(self, name: str | None = None) -> Machine:
         """A new machine with the files that this one has now; it is removed with this one, or before.

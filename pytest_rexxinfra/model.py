@@ -595,7 +595,7 @@ class Status:
     exit_code: int | None = None
     reason: str | None = None
     address: str | None = None
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -604,7 +604,7 @@ class Part:
 
     kind: str
     name: str
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ OPTIONS = {
         "strict|accept-new|off",
         "what becomes of hosts whose key is not known: refused, remembered, not asked (default: strict)",
     ),
+    "vagrant-provider": ("docker|libvirt", "with what vagrant makes machines (default: docker)"),
+    "vagrantfile": ("PATH[#NAME]", "Vagrantfile of yours for the machines of vagrant, and which of several in it"),
     "allow-leaks": (None, "only warn, rather than fail the run, when something could not be removed"),
 }
 

@@ -16,6 +16,7 @@ from .policy import Policy
 
 KEEP_CHOICES = ("never", "failed", "all")
 HOST_KEY_CHOICES = ("strict", "accept-new", "off")
+VAGRANT_PROVIDERS = ("docker", "libvirt")
 OFF = "off"
 
 
@@ -28,6 +29,7 @@ class Settings:
     ``max`` maps a system, or ``*`` for every other one, to how many machines there may be in it at a time.
     ``audit`` is the file of the audit log, ``off``, or empty for its usual place.
     ``ssh_host`` and ``pi_host`` are the hosts of targets that name none; the others are explained in `ssh.options`.
+    ``vagrantfile`` is the Vagrantfile of a target ``vagrant``, or its directory; without it one is generated.
     """
 
     target: str = "local"
@@ -54,6 +56,8 @@ class Settings:
     ssh_known_hosts: str | None = None
     ssh_host_keys: str | None = None
     pi_host: str | None = None
+    vagrant_provider: str = "docker"
+    vagrantfile: str | None = None
     provision_timeout: float = 120.0
     build_timeout: float = 1200.0
 
@@ -242,6 +246,8 @@ _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
     "ssh_known_hosts": _text,
     "ssh_host_keys": _one_of(HOST_KEY_CHOICES),
     "pi_host": _text,
+    "vagrant_provider": _one_of(VAGRANT_PROVIDERS),
+    "vagrantfile": _text,
     "provision_timeout": _seconds,
     "build_timeout": _seconds,
 }

@@ -11,6 +11,9 @@ from .errors import UsageError
 REXXFILES = ("Rexxfile", ".rexxfile")
 """How an image is named that is a file which says how to make it."""
 
+OF_SEVERAL = frozenset({"kvm"})
+"""Systems whose address may name several hosts, separated by commas as targets are."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -43,8 +46,26 @@ class Target:
 
 
 def parse_targets(text: str, systems: list[str]) -> list[Target]:
-    """Read a comma-separated list of targets; a target named twice counts once."""
-    parts = [part for part in (part.strip() for part in text.split(",")) if part]
+    """Read a comma-separated list of targets; a target named twice counts once.
+
+    In ``kvm://host1,host2,docker`` the address goes on until something begins with the name of a system.
+    """
+    parts: list[str] = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        if parts and _addresses_several(parts[-1]) and _word(part) not in systems:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
     if not parts:
         raise UsageError("no target is named", hint=f"systems: {', '.join(systems)}")
     return list(dict.fromkeys(Target.parse(part, systems) for part in parts))
+
+
+def _addresses_several(part: str) -> bool:
+    system, sign, _ = part.partition("://")
+    return bool(sign) and system.lower() in OF_SEVERAL
+
+
+def _word(part: str) -> str:
+    """The system that a text names if it is a target."""
+    return part.partition(":")[0].lower()

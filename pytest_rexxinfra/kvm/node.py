@@ -7,19 +7,23 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from ..errors import CommandFailed, SystemUnavailable
+from .address import is_local
 
 if TYPE_CHECKING:
     import libvirt
 
 T = TypeVar("T")
 
-LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "[::1]"})
 _KEEPALIVE = 5, 5
 """Seconds between two signs of life of a remote host, and how many may be missing."""
+_KEEPALIVE_HERE = 10, 6
+_OPENING = 30.0
+_CLOSING = 2.0
 _NAMESPACE = uuid.UUID("6b1f6d3c-6f2e-4f0d-9a55-7f1f2d0b6a11")
 _INSTALL = (
     "pip install 'pytest-rexxinfra[kvm]' (it is compiled: apt-get install libvirt-dev pkg-config gcc python3-dev)"
@@ -39,15 +43,21 @@ class Missing(LibvirtError):
     """There is no such domain, volume, pool, network or snapshot."""
 
 
+class Silent(SystemUnavailable):
+    """Nobody answered in time."""
+
+
 class Node:
     """One libvirt host, connected at first use, and again after its daemon was restarted.
 
-    ``uri`` is libvirt's own (https://libvirt.org/uri.html), for example ``qemu:///system``. ``calls`` counts what
-    was asked, by the name of libvirt's function. Safe for several threads.
+    ``uri`` is libvirt's own (https://libvirt.org/uri.html), for example ``qemu:///system``; ``name`` is what users
+    call the host. ``calls`` counts what was asked, by the name of libvirt's function. Safe for several threads. A
+    call to a host that shows no sign of life any more ends after a minute, with `SystemUnavailable`.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, name: str = "") -> None:
         self.uri = uri
+        self.name = name or uri
         self.calls: Counter[str] = Counter()
         self._connection: libvirt.virConnect | None = None
         self._domains: dict[str, libvirt.virDomain] = {}
@@ -59,8 +69,7 @@ class Node:
     @property
     def local(self) -> bool:
         """Whether the daemon runs on this computer, so that it takes descriptors and sees our files."""
-        parts = urlsplit(self.uri)
-        return (parts.hostname or "") in LOCAL_HOSTS and "tcp" not in parts.scheme and "ssh" not in parts.scheme
+        return is_local(self.uri)
 
     @property
     def session(self) -> bool:
@@ -82,26 +91,25 @@ class Node:
             return self._connection
 
     def _open(self) -> libvirt.virConnect:
-        libvirt = module(self.uri)
+        api = module(self.uri)
         self.calls["open"] += 1
         try:
-            connection = libvirt.open(self.uri)
-        except libvirt.libvirtError as error:
+            connection: libvirt.virConnect = within(_OPENING, lambda: api.open(self.uri), f"libvirt at {self.uri}")
+        except api.libvirtError as error:
             raise SystemUnavailable(
                 f"libvirt refuses {self.uri}: {error}",
                 where="kvm",
                 hint=_START if self.local else f"does this work: virsh -c {self.uri} uri",
             ) from error
-        if not self.local:
-            with suppress(libvirt.libvirtError):
-                connection.setKeepAlive(*_KEEPALIVE)
+        with suppress(api.libvirtError):
+            connection.setKeepAlive(*(_KEEPALIVE_HERE if self.local else _KEEPALIVE))
         return connection
 
     def _drop(self) -> None:
         self._domains.clear()
         if self._connection is not None:
             with suppress(Exception):
-                self._connection.close()
+                within(_CLOSING, self._connection.close, f"libvirt at {self.uri}")
             self._connection = None
 
     def close(self) -> None:
@@ -155,19 +163,56 @@ class Node:
             self._domains[name] = domain
 
 
-def domain_uuid(lease: str) -> str:
-    """The UUID of the domain made under a lease; the same each time."""
-    return str(uuid.uuid5(_NAMESPACE, lease))
+def fixed_uuid(name: str) -> str:
+    """A UUID that is the same for the same name: a lease, say, and so its domain."""
+    return str(uuid.uuid5(_NAMESPACE, name))
+
+
+def within(seconds: float, ask: Callable[[], T], whom: str) -> T:
+    """What ``ask`` returns or raises. When that takes longer, a thread of its own goes on waiting for it.
+
+    Raises `Silent` then: calls of libvirt cannot be interrupted.
+    """
+    answers: list[T] = []
+    trouble: list[BaseException] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as error:
+            trouble.append(error)
+        done.set()
+
+    threading.Thread(target=work, daemon=True, name=f"asks {whom}").start()
+    if not done.wait(seconds):
+        raise Silent(f"{whom} does not answer within {seconds:g} s", where="kvm", hint="is that computer there?")
+    if trouble:
+        raise trouble[0]
+    return answers[0]
 
 
 def module(where: str) -> Any:
-    """The binding of libvirt, quiet. Raises `SystemUnavailable` when it is not installed."""
+    """The binding of libvirt, quiet, and attentive to signs of life. Raises `SystemUnavailable` without it."""
     try:
         import libvirt
     except ImportError as missing:
         raise SystemUnavailable(f"kvm needs libvirt-python: {missing}", where=where, hint=_INSTALL) from missing
-    libvirt.registerErrorHandler(_silent, None)
+    _prepare(libvirt)
     return libvirt
+
+
+@cache
+def _prepare(libvirt: Any) -> None:
+    libvirt.registerErrorHandler(_silent, None)
+    # Without a loop of events libvirt sends no signs of life and misses none (virConnectSetKeepAlive).
+    libvirt.virEventRegisterDefaultImpl()
+
+    def attend() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=attend, daemon=True, name="libvirt events").start()
 
 
 def _silent(*_: object) -> None:

@@ -59,8 +59,10 @@ WAYS = [
     Way("lxc", "lxc"),
     Way("lxc-privileged", "lxc", wishes={"privileged": True}),
     Way("incus", "incus"),
+    Way("kvm", "kvm"),
     Way("ssh", "ssh", ground=sshd.ground),
     Way("ssh-user", "ssh", ground=partial(sshd.ground, "deploy")),
+    Way("vagrant", "vagrant", {"REXX_VAGRANT_PROVIDER": "docker"}),
     *([Way("pi", "pi", timeout=300)] if os.environ.get("REXX_PI_HOST") else []),
 ]
 

@@ -11,16 +11,19 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from pytest_rexxinfra import Lab, Spec
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.events import Events
 from pytest_rexxinfra.lab import make_driver
-from pytest_rexxinfra.ledger import Ledger
+from pytest_rexxinfra.ledger import Ledger, State
 from pytest_rexxinfra.model import Kind, Owner, Resource
 from pytest_rexxinfra.settings import Settings
+from pytest_rexxinfra.spec_document import to_text
 
 
 def cli(*arguments: str, stdin: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -158,13 +161,16 @@ HERE, DEAD = Owner.current(), replace(Owner.current(), started=1)
 FAR = replace(Owner.current(), host="elsewhere")
 
 
-def left(ledger: Ledger, name: str, owner: Owner, lifetime: float = 3600, keep: bool = False) -> None:
+def left(
+    ledger: Ledger, name: str, owner: Owner, lifetime: float = 3600, keep: bool = False, spec: Spec | None = None
+) -> Resource:
     """Leave a machine that says that this owner made it."""
     lease = Resource.lease_for("local", Kind.MACHINE, "run", name, owner=owner, lifetime=lifetime)
-    ledger.intend(lease)
+    ledger.intend(lease, document=to_text(spec) if spec else None)
     ledger.made(make_driver("local", Events()).create(lease, Spec(), Deadline(30)))
     if keep:
         ledger.keep([lease.lease])
+    return lease
 
 
 def test_reap_removes_what_nobody_else_will(alone: Ledger) -> None:
@@ -202,6 +208,76 @@ def test_reap_removes_what_nobody_else_will(alone: Ledger) -> None:
     assert short(cli("reap", "--all").stdout.splitlines()) == {"living", "kept", "far"}
     assert names() == set()
     assert alone.entries() == []
+
+
+def shown(*arguments: str) -> list[dict[str, Any]]:
+    result = cli("ps", *arguments, "-o", "yaml")
+    assert (result.returncode, result.stderr) == (0, "")
+    return [*yaml.safe_load_all(result.stdout)]
+
+
+def test_ps_prints_spec_and_status(alone: Ledger) -> None:
+    assert shown() == []
+    spec = Spec.of(memory="256m", env={"TOKEN": "s3cret"}, labels={"team": "blü"})
+    left(alone, "mine", HERE, spec=spec)
+    left(alone, "kept", DEAD, keep=True)
+    mine, kept = shown()
+    assert mine["metadata"]["owner"] == {"host": HERE.host, "pid": HERE.pid, "alive": True}
+    assert mine["metadata"]["labels"] == {"team": "blü"}
+    assert mine["spec"] == {"power": "running", "memory": 256 << 20, "env": {"TOKEN": "(hidden)"}}
+    assert {name: mine["status"][name] for name in ("phase", "address")} == {"phase": "running", "address": "127.0.0.1"}
+    assert (kept["metadata"]["kept"], kept["metadata"]["owner"]["alive"], "spec" in kept) == (True, False, False)
+    assert shown("rexx-mine") == [mine]
+    assert json.loads(cli("ps", "--output", "json").stdout) == [mine, kept]
+    assert {row["name"] for row in json.loads(cli("ps", "rexx-kept", "--json").stdout)} == {kept["metadata"]["name"]}
+    (row,) = cli("ps", "rexx-kept").stdout.splitlines()[1:]
+    assert kept["metadata"]["name"] in row
+    mistake(cli("ps", "rexx-"), "write it out")
+    mistake(cli("ps", "nobody", "-o", "yaml"), "nothing is named nobody")
+    mistake(cli("ps", "-o", "xml"), "xml")
+    mistake(cli("ps", "--json", "-o", "yaml"), "--json and -o yaml are two ways")
+
+
+def test_ps_with_a_spec_that_makes_no_sense(alone: Ledger) -> None:
+    lease = left(alone, "odd", HERE)
+    alone.request(lease.lease, '{"memory": "much"}')
+    result = cli("ps", "-o", "yaml")
+    assert f"{lease.name}: the spec that was kept makes no sense: spec.memory cannot be 'much'" in result.stderr
+    (document,) = yaml.safe_load_all(result.stdout)
+    assert "spec" not in document
+    assert document["status"]["phase"] == "running"
+
+
+def test_ps_tells_of_what_cannot_be_asked(alone: Ledger) -> None:
+    """No engine answers: what the ledger has of it may be there. What was never made, or is removed, is not told."""
+    for name, state in (("live", State.LIVE), ("kept", State.KEPT), ("begun", None), ("removed", State.DESTROYED)):
+        lease = Resource.lease_for("docker", Kind.MACHINE, "run", name)
+        alone.intend(lease, "hash", to_text(Spec(memory=1 << 30)))
+        if state:
+            alone.made(replace(lease, id="0123", image="mini"))
+        if state is State.KEPT:
+            alone.keep([lease.lease])
+        if state is State.DESTROYED:
+            alone.destroyed([lease.lease])
+    reason = "no docker engine answers at tcp://127.0.0.1:9"
+    live, kept = shown()
+    assert live["metadata"]["name"].startswith("rexx-live-")
+    assert live["spec"] == {"power": "running", "memory": 1 << 30}
+    assert live["status"]["phase"] == "unknown"
+    assert reason in live["status"]["reason"]
+    assert (kept["metadata"]["kept"], kept["status"]["image"]) == (True, "mini")
+    head, *rows = cli("ps").stdout.splitlines()
+    assert [row.split()[head.split().index("PHASE") + 1] for row in rows] == ["unknown", "unknown"]
+    mistake(cli("rm", "rexx-live"), "nothing is named rexx-live")
+
+
+def test_ps_without_pyyaml(alone: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left(alone, "mine", HERE)
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden/yaml.py").write_text("raise ImportError('No module named yaml')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
+    mistake(cli("ps", "-o", "yaml"), "-o yaml needs PyYAML", "pip install pyyaml")
+    assert len(json.loads(cli("ps", "-o", "json").stdout)) == 1
 
 
 @pytest.mark.parametrize("system", ["local", "docker"])

@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -946,6 +947,61 @@ def test_a_file_that_is_not_for_us(statement: str, reason: str, ledger: Ledger, 
     assert Ledger(path).entries() == [Entry(lease, State.KEPT, None)]
 
 
+def test_the_document_of_a_spec(ledger: Ledger, path: Path) -> None:
+    other, lease = Ledger(path), new()
+    ledger.intend(lease, "abc", '{"power": "running"}')
+    ledger.made(lease)
+    assert other.entries() == [Entry(lease, State.LIVE, "abc", '{"power": "running"}')]
+    ledger.request(lease.lease, '{"power": "stopped"}')
+    ledger.keep([lease.lease])
+    assert other.entries() == [Entry(lease, State.KEPT, "abc", '{"power": "stopped"}')] == ledger.entries()
+    other.request(lease.lease, '{"power": "paused"}')
+    assert [entry.document for entry in Ledger(path).entries()] == ['{"power": "paused"}']
+    ledger.closed([lease.lease])
+    other.request(lease.lease, '{"power": "running"}')
+    other.request("unknown", "{}")
+    found = Ledger(path).find(lease.lease)
+    assert found is not None
+    assert (found.state, found.document) == (State.CLOSED, '{"power": "paused"}')
+    assert Ledger(path).find("unknown") is None
+
+
+def test_a_document_that_cannot_be_written_is_remembered(path: Path, said: list[str]) -> None:
+    path.mkdir(parents=True)
+    ledger, lease = Ledger(path, said.append), new()
+    ledger.intend(lease, "abc", "{}")
+    ledger.request(lease.lease, '{"power": "stopped"}')
+    assert [entry.document for entry in ledger.entries()] == ['{"power": "stopped"}']
+    assert said
+    path.rmdir()
+    ledger.made(lease)
+    assert Ledger(path).entries() == [Entry(lease, State.LIVE, "abc", '{"power": "stopped"}')]
+
+
+def test_a_file_of_a_version_without_documents(ledger: Ledger, path: Path, said: list[str]) -> None:
+    lease, later = new(), new()
+    ledger.intend(lease, "abc")
+    ledger.close()
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.execute("ALTER TABLE resource DROP COLUMN document")
+        many = [Ledger(path, said.append) for _ in range(4)]
+        with ThreadPoolExecutor(4) as threads:
+            assert [*threads.map(Ledger.entries, many)] == [[Entry(lease, State.INTENDED, "abc")]] * 4
+        many[0].intend(later, "def", "{}")
+        assert many[1].find(later.lease) == Entry(later, State.INTENDED, "def", "{}")
+        # The earlier version goes on with the same file.
+        columns = "lease, system, kind, name, run, owner, created, expires, id, image, spec, state, changed"
+        earlier.execute(
+            f"INSERT INTO resource ({columns}) SELECT 'feed', {columns.partition(', ')[2]} FROM resource LIMIT 1"
+        )
+        earlier.commit()
+    found = many[2].find("feed")
+    assert found is not None
+    assert found.document is None
+    assert said == []
+    assert list(path.parent.glob("*.corrupt-*")) == []
+
+
 @pytest.mark.parametrize("lack", ["declared", "found out"])
 def test_a_file_system_without_shared_memory(
     lack: str, path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
@@ -988,7 +1044,7 @@ def test_open_entries_among_many_closed(ledger: Ledger, path: Path, tmp_path: Pa
         connection.execute(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
             "INSERT INTO resource SELECT hex(randomblob(6)), system, kind, name, run, owner, created, expires, id, "
-            "image, spec, 'closed', changed FROM resource, n"
+            "image, spec, 'closed', changed, document FROM resource, n"
         )
     connection.close()
     assert quickest(ledger) < 20 * quickest(small)

@@ -1,0 +1,148 @@
+"""The QEMU guest agent as a way into a machine: its commands, and scripts, files and times by them.
+
+Protocol: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from contextlib import suppress
+from typing import Any
+
+from ..channels.request import Answer
+from ..deadline import Deadline
+from ..errors import ChannelClosed, CommandFailed, RexxInfraError, UsageError
+from .node import LibvirtError, Missing, Node
+
+_ANSWERING = 30
+"""Seconds that a guest may take to answer; a busy emulated one takes its time."""
+
+_POLLING = 10
+_REFUSED = "unable to execute QEMU agent command"
+"""How libvirt begins what the agent said, for which it has no error number of its own."""
+
+_MOST = 1 << 20
+"""Bytes in one request: libvirt's messages are limited to 4 MiB, and these are in base64."""
+
+
+class AgentRefused(CommandFailed):
+    """The agent did answer, and could not do what it was asked: no such file, no such process."""
+
+
+class GuestAgent:
+    """The agent in one machine. Every method raises `ChannelClosed` when it answers no more.
+
+    `UsageError` when the machine is paused: it could answer only after that.
+    """
+
+    brief = _MOST
+
+    def __init__(self, node: Node, name: str, where: str) -> None:
+        self.node = node
+        self.name = name
+        self.where = where
+
+    def command(self, execute: str, timeout: float = _ANSWERING, **arguments: Any) -> Any:
+        """One command of the protocol; ``timeout`` in seconds, whole ones."""
+        import libvirt_qemu
+
+        request = json.dumps({"execute": execute, "arguments": arguments})
+        try:
+            domain = self.node.domain(self.name)
+            answer = self.node.ask(libvirt_qemu.qemuAgentCommand, domain, request, max(1, round(timeout)), 0)
+        except LibvirtError as error:
+            raise self._told(error, execute) from error
+        return json.loads(answer)["return"]
+
+    def _told(self, error: LibvirtError, execute: str) -> RexxInfraError:
+        if _REFUSED in error.message:
+            return AgentRefused(error.message, where=self.where, command=execute)
+        if not isinstance(error, Missing) and self._paused():
+            return UsageError("the machine is paused", where=self.where, hint="resume() it first")
+        return ChannelClosed(f"the guest agent does not answer: {error.message}", where=self.where, command=execute)
+
+    def _paused(self) -> bool:
+        import libvirt
+
+        try:
+            state = self.node.ask(self.node.domain(self.name).state)[0]
+        except LibvirtError:
+            return False
+        return state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED)
+
+    def answers(self) -> bool:
+        """Whether the agent is there now."""
+        try:
+            self.command("guest-ping", 1)
+        except ChannelClosed:
+            return False
+        return True
+
+    def set_time(self) -> None:
+        """Give the guest this computer's time; its own stood still while the machine was saved."""
+        # The time is set when it refuses; the image has no hwclock(8) that would tell the machine's own clock.
+        with suppress(AgentRefused):
+            self.command("guest-set-time", time=time.time_ns())
+
+    def start(self, script: str, deadline: Deadline) -> str:
+        told = self.command(
+            "guest-exec",
+            _within(deadline, _ANSWERING),
+            **{"path": "/bin/sh", "input-data": _encoded(script.encode()), "capture-output": True},
+        )
+        return str(told["pid"])
+
+    def answer(self, job: str, deadline: Deadline) -> Answer | None:
+        try:
+            told = self.command("guest-exec-status", _within(deadline, _POLLING), pid=int(job))
+        except AgentRefused as error:
+            # Another agent than the one that started it: the machine has been booted again since.
+            raise ChannelClosed(
+                f"the guest agent knows nothing of the command: {error.message}; its outcome is unknown",
+                where=self.where,
+            ) from error
+        if not told["exited"]:
+            return None
+        status = told["exitcode"] if "exitcode" in told else 128 + told.get("signal", 0)
+        return Answer(status, _decoded(told.get("out-data")), _decoded(told.get("err-data")))
+
+    def read(self, path: str, offset: int, size: int, deadline: Deadline) -> bytes:
+        try:
+            handle = self.command("guest-file-open", _within(deadline, _ANSWERING), path=path, mode="r")
+        except AgentRefused:
+            return b""
+        try:
+            if offset:
+                self.command("guest-file-seek", handle=handle, offset=offset, whence="set")
+            told = self.command("guest-file-read", handle=handle, count=min(size, _MOST))
+            return _decoded(told["buf-b64"])
+        finally:
+            self.command("guest-file-close", handle=handle)
+
+    def append(self, path: str, data: bytes, deadline: Deadline) -> None:
+        self.write(path, data, "a", deadline)
+
+    def write(self, path: str, data: bytes, mode: str, deadline: Deadline) -> None:
+        """Write to a file, opened with a mode of fopen(3), without a process in the guest."""
+        handle = self.command("guest-file-open", _within(deadline, _ANSWERING), path=path, mode=mode)
+        try:
+            for start in range(0, len(data), _MOST):
+                piece = _encoded(data[start : start + _MOST])
+                self.command("guest-file-write", **{"handle": handle, "buf-b64": piece})
+        finally:
+            self.command("guest-file-close", handle=handle)
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _decoded(text: str | None) -> bytes:
+    return base64.b64decode(text or "")
+
+
+def _within(deadline: Deadline, seconds: float) -> float:
+    left = deadline.remaining()
+    return seconds if left is None else min(left, seconds)

@@ -1,0 +1,238 @@
+"""The XML of a domain (https://libvirt.org/formatdomain.html), from what the machine is to be."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from xml.etree import ElementTree as ET
+
+LABELS = "https://pytest-rexxinfra/labels/1"
+"""The namespace of our element in the metadata of a domain, or of a network."""
+
+QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
+AGENT = "org.qemu.guest_agent.0"
+_RAM = "rexxram"
+
+ET.register_namespace("rexxinfra", LABELS)
+ET.register_namespace("qemu", QEMU)
+
+
+@dataclass(frozen=True)
+class DirectBoot:
+    """A kernel of the node that is started without any firmware's help; paths are the node's."""
+
+    kernel: str
+    initrd: str | None
+    cmdline: str
+
+
+@dataclass(frozen=True)
+class FirmwareBoot:
+    """What a disk has to boot: with ``loader`` (and a template of its variables) UEFI, else the BIOS."""
+
+    loader: str | None = None
+    variables: str | None = None
+
+
+@dataclass(frozen=True)
+class DiskSource:
+    """A disk: ``source`` is the element that says where it is, ``format`` of QEMU, ``device`` disk or cdrom."""
+
+    source: ET.Element
+    format: str
+    bus: str = "virtio"
+    device: str = "disk"
+    read_only: bool = False
+
+    @classmethod
+    def volume(cls, path: str, format: str = "qcow2", **more: object) -> DiskSource:
+        """A file of the node."""
+        return cls(ET.Element("source", file=path), format, **more)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class NicSource:
+    """A network interface: ``kind`` user, network or bridge, as libvirt calls it."""
+
+    kind: str
+    mac: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The guest's memory as a file of the node: a template writes to it (``shared``), a clone reads it copy-on-write.
+
+    A clone starts with nothing but this, and waits for the state of the processors and devices (``incoming``).
+    """
+
+    path: str
+    shared: bool
+    incoming: bool = False
+
+
+@dataclass(frozen=True)
+class Domain:
+    """All that libvirt is told of a machine. ``memory`` is in bytes; ``console`` a file of the node, or nothing."""
+
+    name: str
+    uuid: str
+    memory: int
+    cpus: int
+    boot: DirectBoot | FirmwareBoot
+    disks: Sequence[DiskSource]
+    nics: Sequence[NicSource]
+    labels: Mapping[str, str]
+    document: Mapping[str, object] = field(default_factory=dict)
+    console: str | None = None
+    accelerated: bool = False
+    vnc: bool = False
+    memory_file: Memory | None = None
+    unconfined: Sequence[str] = ()
+    """Security models that would keep QEMU from a memory file."""
+
+    def xml(self) -> str:
+        """The domain as libvirt takes it."""
+        root = ET.Element("domain", type="kvm" if self.accelerated else "qemu")
+        _text(root, "name", self.name)
+        _text(root, "uuid", self.uuid)
+        # A new number for each start tells kernels that look (VMGENID) that they may be a clone.
+        _text(root, "genid", str(uuid.uuid4()))
+        _text(root, "memory", str(self.memory // 1024), unit="KiB")
+        _text(root, "vcpu", str(self.cpus))
+        metadata = ET.SubElement(root, "metadata")
+        metadata.append(labelled(self.labels, self.document))
+        self._boot(root)
+        features = ET.SubElement(root, "features")
+        ET.SubElement(features, "acpi")
+        ET.SubElement(root, "cpu", mode="host-passthrough" if self.accelerated else "maximum")
+        ET.SubElement(root, "clock", offset="utc")
+        for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
+            _text(root, f"on_{event}", action)
+        self._devices(ET.SubElement(root, "devices"))
+        for model in self.unconfined:
+            ET.SubElement(root, "seclabel", type="none", model=model)
+        if self.memory_file:
+            self._memory(root, self.memory_file)
+        return ET.tostring(root, encoding="unicode")
+
+    def _boot(self, root: ET.Element) -> None:
+        os = ET.SubElement(root, "os")
+        _text(os, "type", "hvm", arch="x86_64", machine="q35")
+        if isinstance(self.boot, DirectBoot):
+            _text(os, "kernel", self.boot.kernel)
+            if self.boot.initrd:
+                _text(os, "initrd", self.boot.initrd)
+            _text(os, "cmdline", self.boot.cmdline)
+            return
+        if self.boot.loader:
+            _text(os, "loader", self.boot.loader, readonly="yes", type="pflash")
+            if self.boot.variables:
+                ET.SubElement(os, "nvram", template=self.boot.variables)
+        ET.SubElement(os, "boot", dev="hd")
+
+    def _devices(self, devices: ET.Element) -> None:
+        letters: dict[str, int] = {}
+        for disk in self.disks:
+            prefix = "vd" if disk.bus == "virtio" else "sd"
+            letters[prefix] = letters.get(prefix, -1) + 1
+            devices.append(disk_element(disk, f"{prefix}{chr(ord('a') + letters[prefix])}"))
+        if any(disk.bus == "scsi" for disk in self.disks):
+            ET.SubElement(devices, "controller", type="scsi", model="virtio-scsi")
+        if not any(disk.bus == "usb" for disk in self.disks):
+            ET.SubElement(devices, "controller", type="usb", model="none")
+        for nic in self.nics:
+            devices.append(nic_element(nic))
+        serial = ET.SubElement(devices, "serial", type="pty")
+        if self.console:
+            ET.SubElement(serial, "log", file=self.console, append="on")
+        channel = ET.SubElement(devices, "channel", type="unix")
+        ET.SubElement(channel, "target", type="virtio", name=AGENT)
+        rng = ET.SubElement(devices, "rng", model="virtio")
+        _text(rng, "backend", "/dev/urandom", model="random")
+        ET.SubElement(devices, "memballoon", model="none")
+        video = ET.SubElement(devices, "video")
+        ET.SubElement(video, "model", type="vga" if self.vnc else "none")
+        if self.vnc:
+            graphics = ET.SubElement(devices, "graphics", type="vnc", autoport="yes")
+            ET.SubElement(graphics, "listen", type="address", address="127.0.0.1")
+
+    def _memory(self, root: ET.Element, memory: Memory) -> None:
+        share = "on" if memory.shared else "off"
+        backend = f"memory-backend-file,id={_RAM},size={self.memory // 1024}K,mem-path={memory.path},share={share}"
+        words = ["-object", backend, "-machine", f"memory-backend={_RAM}"]
+        words += ["-incoming", "defer"] if memory.incoming else []
+        line = ET.SubElement(root, f"{{{QEMU}}}commandline")
+        for word in words:
+            ET.SubElement(line, f"{{{QEMU}}}arg", value=word)
+
+
+def disk_element(disk: DiskSource, target: str) -> ET.Element:
+    """The element of one disk, which the guest is to see as ``target``, for example ``vdb``."""
+    element = ET.Element("disk", type=_source_type(disk.source), device=disk.device)
+    # Nothing here outlives a crash of the host anyway, so no disk waits for the host's.
+    ET.SubElement(element, "driver", name="qemu", type=disk.format, cache="unsafe", discard="unmap")
+    element.append(disk.source)
+    ET.SubElement(element, "target", dev=target, bus=disk.bus if disk.device == "disk" else "sata")
+    if disk.read_only or disk.device == "cdrom":
+        ET.SubElement(element, "readonly")
+    return element
+
+
+def nic_element(nic: NicSource) -> ET.Element:
+    """The element of one network interface."""
+    element = ET.Element("interface", type=nic.kind)
+    ET.SubElement(element, "mac", address=nic.mac)
+    if nic.kind != "user":
+        ET.SubElement(element, "source", {nic.kind: nic.source})
+    ET.SubElement(element, "model", type="virtio")
+    return element
+
+
+def _source_type(source: ET.Element) -> str:
+    if source.get("protocol"):
+        return "network"
+    return "volume" if source.get("pool") else "block" if source.get("dev") else "file"
+
+
+def labelled(labels: Mapping[str, str], document: Mapping[str, object] | None = None) -> ET.Element:
+    """Our element in the metadata of a thing of libvirt's: its labels, and its spec if it has one."""
+    element = ET.Element(f"{{{LABELS}}}resource")
+    for name, value in labels.items():
+        ET.SubElement(element, f"{{{LABELS}}}label", name=name, value=value)
+    if document:
+        ET.SubElement(element, f"{{{LABELS}}}spec").text = json.dumps(document, sort_keys=True)
+    return element
+
+
+def labels_of(xml: ET.Element | str) -> dict[str, str]:
+    """The labels in the XML of a domain or a network; none when it is not ours."""
+    root = ET.fromstring(xml) if isinstance(xml, str) else xml
+    return {each.attrib["name"]: each.attrib["value"] for each in root.iter(f"{{{LABELS}}}label")}
+
+
+def document_of(xml: ET.Element | str) -> dict[str, object] | None:
+    """The spec in the XML of a domain, as `labelled` wrote it."""
+    root = ET.fromstring(xml) if isinstance(xml, str) else xml
+    found = next(root.iter(f"{{{LABELS}}}spec"), None)
+    if found is None or not found.text:
+        return None
+    document: dict[str, object] = json.loads(found.text)
+    return document
+
+
+def disk_sources(xml: ET.Element | str) -> Iterator[tuple[str, ET.Element]]:
+    """The disks of a domain: how the guest sees each, and its element."""
+    root = ET.fromstring(xml) if isinstance(xml, str) else xml
+    for disk in root.iterfind("devices/disk"):
+        target = disk.find("target")
+        if target is not None:
+            yield target.attrib["dev"], disk
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> ET.Element:
+    element = ET.SubElement(parent, tag, attributes)
+    element.text = text
+    return element

@@ -1,0 +1,121 @@
+"""Images as disks on a libvirt host: each uploaded once, and never written to, for machines have layers over it."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..deadline import Deadline
+from ..errors import ImageError
+from ..images import ImageStore
+from ..locks import locked_key
+from ..paths import cache_dir
+from .disk import FORMAT, disk_format, disk_from_directory, disk_from_tar, file_digest
+from .home import Home
+
+_DISKS = (".qcow2", ".img", ".raw")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A disk that layers are put over: the volume, its path on the node, and whether it boots by itself.
+
+    ``key`` names its content.
+    """
+
+    volume: str
+    path: str
+    key: str
+    bootable: bool = False
+
+
+class KvmImages:
+    """Finds the image that a user names, and makes it available on one node."""
+
+    def __init__(self, home: Home, store: ImageStore) -> None:
+        self._home = home
+        self._store = store
+
+    def base(self, wanted: str, deadline: Deadline) -> Base:
+        """The disk of what ``wanted`` names, in this order: a disk image of the controller (``.qcow2``, ``.img``,
+        ``.raw``), a recipe of ours, the archive of a root file system, an image that `commit` saved.
+
+        Raises `ImageError`, `DeadlineExceeded`.
+        """
+        if wanted.endswith(_DISKS):
+            return self._own(Path(wanted), deadline)
+        archive = self._store.archive(wanted, deadline)
+        if archive is None:
+            volume = committed(wanted)
+            if self._home.find(volume) is None:
+                recipes = ", ".join(sorted(self._store.recipes()))
+                raise ImageError(
+                    f"there is no image {wanted!r}",
+                    where="kvm",
+                    hint=f"our own images: {recipes}; or name a file: kvm:/path/to/disk.qcow2",
+                )
+            return Base(volume, str(self._home.path / volume), volume)
+        key = f"{archive.digest[:20]}-{FORMAT}"
+        volume = f"base-{key}.qcow2"
+        if self._home.find(volume) is None:
+            recipe = self._store.find(wanted)
+            with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
+                disk = Path(scratch, "disk.qcow2")
+                with self._store.events.step("kvm", f"make a disk of {archive.name}"):
+                    if recipe is None:
+                        disk_from_tar(archive.path, disk, deadline)
+                    else:
+                        image = self._store.ensure(recipe, deadline)
+                        disk_from_directory(self._store.rootfs(image, deadline), disk, deadline)
+                self._home.upload(volume, disk, deadline, "qcow2")
+        return Base(volume, str(self._home.path / volume), key)
+
+    def _own(self, path: Path, deadline: Deadline) -> Base:
+        """A user's own disk image, by its content."""
+        if not path.is_file():
+            raise ImageError(f"there is no file {path}", where="kvm", hint="name a disk image, for example of a cloud")
+        stat = path.stat()
+        key = _digest(path.absolute(), stat.st_size, stat.st_mtime_ns)[:20]
+        format = disk_format(path, deadline)
+        volume = f"disk-{key}.{format}"
+        if self._home.find(volume) is None:
+            with self._store.events.step("kvm", f"upload {path.name}"):
+                self._home.upload(volume, path, deadline, format)
+        return Base(volume, str(self._home.path / volume), key, bootable=True)
+
+    def baked(self, key: str) -> str | None:
+        """The image baked under ``key``, by the name that `base` knows."""
+        return baked(key) if self.has(baked(key)) else None
+
+    def has(self, image: str) -> bool:
+        """Whether there is an image that was saved under that name."""
+        return self._home.find(committed(image)) is not None
+
+    def remove(self, image: str) -> None:
+        """Remove a saved image; one that is gone is no error."""
+        self._home.delete(committed(image))
+
+    def save(self, image: str, disk: str, deadline: Deadline) -> str:
+        """Save a disk of the node, that nobody writes to, as an image; an older one of that name is replaced."""
+        with locked_key("kvm-commit", image, deadline=deadline, what=f"the image {image}"):
+            self.remove(image)
+            self._home.copy(disk, committed(image), deadline)
+        return image
+
+
+def baked(key: str) -> str:
+    """The name of an image with a build in it."""
+    return f"rexxinfra/baked:{key}"
+
+
+def committed(image: str) -> str:
+    """The volume of an image that was saved under a name."""
+    return f"image-{hashlib.sha256(image.encode()).hexdigest()[:20]}.qcow2"
+
+
+@cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    return file_digest(path)

@@ -1,0 +1,342 @@
+"""Live migration: a running machine goes on at another node, with its memory, processes and devices as they are.
+
+The source sends the guest's memory while it runs, again what it changed meanwhile, and stops it for the last of that.
+Both nodes are told by this process (libvirt's managed direct migration), so that when it dies the move is undone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
+
+from ..deadline import FIRST_PAUSE, LONGEST_PAUSE, Deadline
+from ..errors import DeadlineExceeded, ProvisionError, RexxInfraError, UsageError
+from .domain import QEMU
+from .node import LibvirtError, Missing, Node, module
+
+if TYPE_CHECKING:
+    import libvirt
+
+_ABORTING = 30.0
+_BACKEND = re.compile(r"memory-backend-file,id=(\w+),size=(\w+),.*")
+
+Progress = Callable[[int, int], None]
+"""Told how many bytes are moved, and how many there are to move, as far as known."""
+
+Prepare = Callable[[str], str]
+"""Makes the XML of the domain at the target from that at the source."""
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """How a move went: ``seconds`` in all, ``downtime`` seconds in which the guest stood still, bytes sent.
+
+    ``copied`` are the disks of which the target has its own files now; those of the source are of no use any more.
+    """
+
+    seconds: float
+    downtime: float
+    sent: int
+    copied: tuple[str, ...] = ()
+
+
+def migrate(
+    source: Node,
+    target: Node,
+    name: str,
+    deadline: Deadline,
+    *,
+    copy_disks: bool,
+    migrate_uri: str | None = None,
+    prepare: Prepare | None = None,
+    on_progress: Progress | None = None,
+) -> Migrated:
+    """Move a running machine. Until the very end it runs at the source, and stays there if anything fails.
+
+    With ``copy_disks`` what it writes to is copied to files of the same names in the pools of the target, whole, with
+    what lies below in layers; without it both nodes must see the same files. ``migrate_uri`` is where the source
+    finds the target (``tcp://HOST``), ``prepare`` makes the target's XML from the source's (`for_target`).
+
+    Raises `UsageError` for a machine that does not run or is there already, `ProvisionError` when the target cannot
+    take it, `DeadlineExceeded`.
+    """
+    if source.uri == target.uri:
+        raise UsageError(f"{name} is on {target.name} already", where=name)
+    domain = source.domain(name)
+    xml = _described(source, domain)
+    reasons = [*obstacles(source, target, name, xml)]
+    if reasons:
+        raise _refusal(source, target, name, "\n".join(reasons))
+    files = disks(xml) if copy_disks else ()
+    new = [path for path in files if _volume(target, path) is None]
+    move = _Move(source, target, domain, _flags(source, target, domain, files))
+    move.parameters(
+        xml=(prepare or for_target)(xml), uri=migrate_uri or reachable(source, target), disks=[*_targets(xml, files)]
+    )
+    _send_all_memory(source, domain, xml)
+    began = time.monotonic()
+    try:
+        moved = move.run(deadline, on_progress)
+    except BaseException as error:
+        for path in new:
+            with suppress(RexxInfraError):
+                _delete(target, path)
+        if isinstance(error, LibvirtError):
+            raise _refusal(source, target, name, error.message) from error
+        raise
+    seconds = time.monotonic() - began
+    source.know(name, None)
+    target.know(name, moved)
+    stats = _statistics(target, moved)
+    return Migrated(seconds, stats.get("downtime", 0) / 1000, stats.get("data_processed", 0), tuple(files))
+
+
+def _refusal(source: Node, target: Node, name: str, reason: str) -> ProvisionError:
+    state = "it is not there any more"
+    with suppress(RexxInfraError):
+        state = "it goes on there" if source.ask(source.domain(name).isActive) else "it does not run there any more"
+    hint = "virsh domcapabilities, pool-list and net-list tell what that node has"
+    if "cache" in reason and "corruption" in reason:
+        hint = "on storage that two computers share, disks need cache='none'; or let the disks be copied"
+    return ProvisionError(
+        f"{name} cannot go from {source.name} to {target.name}; {state}", output=reason, where=name, hint=hint
+    )
+
+
+class _Move:
+    """One migration, which can be aborted."""
+
+    def __init__(self, source: Node, target: Node, domain: libvirt.virDomain, flags: int) -> None:
+        self._source, self._target, self._domain, self._flags = source, target, domain, flags
+        self._parameters: dict[str, Any] = {}
+        self._outcome: libvirt.virDomain | None = None
+        self._trouble: BaseException | None = None
+
+    def parameters(self, *, xml: str, uri: str | None, disks: list[str]) -> None:
+        api = module(self._source.uri)
+        self._parameters = {api.VIR_MIGRATE_PARAM_DEST_XML: xml}
+        if self._flags & api.VIR_MIGRATE_PERSIST_DEST:
+            self._parameters[api.VIR_MIGRATE_PARAM_PERSIST_XML] = xml
+        if uri:
+            self._parameters[api.VIR_MIGRATE_PARAM_URI] = uri
+        if disks:
+            self._parameters[api.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = disks
+
+    def run(self, deadline: Deadline, on_progress: Progress | None) -> libvirt.virDomain:
+        """Wait for the end of the move. At the deadline, and when this is interrupted, it is undone."""
+        thread = threading.Thread(target=self._work, daemon=True, name="migration")
+        thread.start()
+        pause = FIRST_PAUSE
+        try:
+            while thread.is_alive():
+                deadline.check("the migration", hint="a guest that changes its memory fast takes long; allow more time")
+                left = deadline.remaining()
+                thread.join(pause if left is None else min(pause, left))
+                pause = min(pause * 1.5, LONGEST_PAUSE)
+                if on_progress is not None and thread.is_alive():
+                    self._tell(on_progress)
+        except BaseException:
+            # Its end may have come first; then the machine is at the target, whatever the clock says.
+            self._abort(thread)
+            if self._outcome is None:
+                raise
+        if self._trouble is not None:
+            raise self._trouble
+        assert self._outcome is not None
+        return self._outcome
+
+    def _work(self) -> None:
+        try:
+            there = self._target.connection
+            self._outcome = self._source.ask(self._domain.migrate3, there, self._parameters, self._flags)
+        except BaseException as error:
+            self._trouble = error
+
+    def _tell(self, on_progress: Progress) -> None:
+        with suppress(RexxInfraError):
+            stats = self._source.ask(self._domain.jobStats)
+            on_progress(stats.get("data_processed", 0), stats.get("data_total", 0))
+
+    def _abort(self, thread: threading.Thread) -> None:
+        def ended() -> bool:
+            with suppress(RexxInfraError):
+                # There is no job yet, or no more, when the nodes are only talking about it.
+                self._source.ask(self._domain.abortJob)
+            thread.join(FIRST_PAUSE)
+            return not thread.is_alive()
+
+        with suppress(DeadlineExceeded):
+            Deadline(_ABORTING).wait_for(ended, "aborting the migration")
+
+
+def _described(node: Node, domain: libvirt.virDomain) -> str:
+    """The machine as another node is to make it; raises `UsageError` for one that does not run."""
+    api = module(node.uri)
+    if not node.ask(domain.isActive):
+        raise UsageError(
+            f"{domain.name()} does not run, and cannot be moved live", where=domain.name(), hint="start it first"
+        )
+    xml: str = node.ask(domain.XMLDesc, api.VIR_DOMAIN_XML_SECURE | api.VIR_DOMAIN_XML_MIGRATABLE)
+    return xml
+
+
+def _flags(source: Node, target: Node, domain: libvirt.virDomain, files: tuple[str, ...]) -> int:
+    api = module(source.uri)
+    flags: int = api.VIR_MIGRATE_LIVE | api.VIR_MIGRATE_AUTO_CONVERGE | api.VIR_MIGRATE_ABORT_ON_ERROR
+    if source.ask(domain.isPersistent):
+        flags |= api.VIR_MIGRATE_PERSIST_DEST | api.VIR_MIGRATE_UNDEFINE_SOURCE
+    if files:
+        flags |= api.VIR_MIGRATE_NON_SHARED_DISK
+    elif source.local and target.local:
+        # Both read and write through this computer's cache, so it does not matter what of it is on the disk.
+        flags |= api.VIR_MIGRATE_UNSAFE
+    return flags
+
+
+def reachable(source: Node, target: Node) -> str | None:
+    """Where the source finds the target: by the name by which we reach it; ``None`` lets libvirt decide."""
+    if target.local:
+        return "tcp://127.0.0.1" if source.local else None
+    host = urlsplit(target.uri).hostname or ""
+    return f"tcp://[{host}]" if ":" in host else f"tcp://{host}"
+
+
+def for_target(xml: str) -> str:
+    """The XML for the target: memory that was a file of the source's is the target's own, under the same name."""
+    root = ET.fromstring(xml)
+    line = root.find(f"{{{QEMU}}}commandline")
+    if line is not None:
+        words = [each.get("value", "") for each in line]
+        for each in [*line]:
+            line.remove(each)
+        waiting = [number for number, word in enumerate(words) if word == "-incoming"]
+        kept = (word for number, word in enumerate(words) if not {number, number - 1} & {*waiting})
+        for word in kept:
+            own = _BACKEND.sub(r"memory-backend-ram,id=\1,size=\2", word)
+            ET.SubElement(line, f"{{{QEMU}}}arg", value=own)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _send_all_memory(node: Node, domain: libvirt.virDomain, xml: str) -> None:
+    """A clone was started with a capability that leaves memory out of the stream, where it is a file."""
+    if f"{{{QEMU}}}commandline" not in {each.tag for each in ET.fromstring(xml)}:
+        return
+    import libvirt_qemu
+
+    off = [{"capability": "x-ignore-shared", "state": False}]
+    command = {"execute": "migrate-set-capabilities", "arguments": {"capabilities": off}}
+    node.ask(libvirt_qemu.qemuMonitorCommand, domain, json.dumps(command), 0)
+
+
+def disks(xml: str) -> tuple[str, ...]:
+    """The files that a machine writes to."""
+    return tuple(path for _, path in _written(xml))
+
+
+def _written(xml: str) -> Iterator[tuple[str, str]]:
+    for disk in ET.fromstring(xml).iterfind("devices/disk"):
+        source, target = disk.find("source"), disk.find("target")
+        if source is None or target is None or disk.find("readonly") is not None or disk.find("shareable") is not None:
+            continue
+        path = source.get("file")
+        if path:
+            yield target.get("dev", ""), path
+
+
+def _targets(xml: str, files: tuple[str, ...]) -> Iterator[str]:
+    """What the guest calls the disks in these files."""
+    return (device for device, path in _written(xml) if path in files)
+
+
+def _volume(node: Node, path: str) -> libvirt.virStorageVol | None:
+    """The file as a volume of a pool of the node."""
+    connection = node.connection
+    try:
+        pool = node.ask(connection.storagePoolLookupByTargetPath, str(PurePosixPath(path).parent))
+        return node.ask(pool.storageVolLookupByName, PurePosixPath(path).name)
+    except Missing:
+        return None
+
+
+def _delete(node: Node, path: str) -> None:
+    volume = _volume(node, path)
+    if volume is not None:
+        node.ask(volume.delete, 0)
+
+
+def _statistics(node: Node, domain: libvirt.virDomain) -> dict[str, int]:
+    completed = module(node.uri).VIR_DOMAIN_JOB_STATS_COMPLETED
+    with suppress(RexxInfraError):
+        found: dict[str, int] = node.ask(domain.jobStats, completed)
+        return found
+    return {}
+
+
+def obstacles(source: Node, target: Node, name: str, xml: str) -> Iterator[str]:
+    """Why the target cannot take a machine, as far as that can be known without trying.
+
+    Whether it has the files, libvirt finds out when it prepares the target, before anything is moved.
+    """
+    root = ET.fromstring(xml)
+    with suppress(Missing):
+        target.domain(name)
+        yield f"{target.name} has a machine of that name"
+    kind, emulator = root.find("os/type"), root.findtext("devices/emulator")
+    arch, machine = ("", "") if kind is None else (kind.get("arch", ""), kind.get("machine", ""))
+    virtualization = root.get("type", "")
+    ask, there = target.ask, target.connection
+    try:
+        ask(there.getDomainCapabilities, emulator, arch, machine, virtualization)
+    except LibvirtError as error:
+        yield f"{target.name} has no {machine} for {arch} ({virtualization}): {error.message}"
+        return
+    yield from _processor(source, target, root, (emulator, arch, machine, virtualization))
+    yield from _networks(target, root)
+
+
+def _processor(source: Node, target: Node, root: ET.Element, what: tuple[str | None, ...]) -> Iterator[str]:
+    cpu = root.find("cpu")
+    api = module(target.uri)
+    mode = "" if cpu is None else cpu.get("mode", "custom")
+    if cpu is None or (mode == "maximum" and what[-1] == "qemu"):
+        return
+    try:
+        if mode in ("host-passthrough", "maximum"):
+            host = ET.fromstring(source.ask(source.connection.getCapabilities)).find("host/cpu")
+            text = "" if host is None else ET.tostring(host, encoding="unicode")
+            same = target.ask(target.connection.compareCPU, text)
+        else:
+            same = target.ask(target.connection.compareHypervisorCPU, *what, ET.tostring(cpu, encoding="unicode"))
+    except LibvirtError as error:
+        yield f"the processors of {source.name} and {target.name} cannot be compared: {error.message}"
+        return
+    if same == api.VIR_CPU_COMPARE_INCOMPATIBLE:
+        model = cpu.findtext("model") or f"processor of {source.name}"
+        yield f"{target.name} cannot be a {model}"
+
+
+def _networks(target: Node, root: ET.Element) -> Iterator[str]:
+    ask, there = target.ask, target.connection
+    for source in root.iterfind("devices/interface/source"):
+        network, bridge = source.get("network"), source.get("bridge")
+        if network:
+            try:
+                if not ask(ask(there.networkLookupByName, network).isActive):
+                    yield f"the network {network} of {target.name} is not started"
+            except Missing:
+                yield f"{target.name} has no network {network}"
+        elif bridge:
+            try:
+                ask(there.interfaceLookupByName, bridge)
+            except LibvirtError as error:
+                if error.code == module(target.uri).VIR_ERR_NO_INTERFACE:
+                    yield f"{target.name} has no bridge {bridge}"

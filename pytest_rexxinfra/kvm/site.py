@@ -1,0 +1,74 @@
+"""What the driver knows of one node: its pool, the images and templates there, how its processor runs guests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from xml.etree import ElementTree as ET
+
+from ..deadline import Deadline
+from ..events import Events
+from ..images import ImageStore
+from .acceleration import is_accelerated
+from .home import Home
+from .images import KvmImages
+from .kit import Kit, kit
+from .node import Node
+from .template import Templates
+
+_BUILDING = 600.0
+_CONFINING = ("apparmor", "selinux")
+
+
+class Site:
+    """One node, as machines are made there."""
+
+    def __init__(self, node: Node, events: Events, store: ImageStore, acceleration: str = "auto") -> None:
+        self.node = node
+        self.home = Home(node)
+        self.images = KvmImages(self.home, store)
+        self.templates = Templates(self.home)
+        self._events = events
+        self._wanted = acceleration
+        self._accelerated: bool | None = None
+        self._lock = threading.Lock()
+
+    @cached_property
+    def kit(self) -> Kit:
+        """The plugin's own kernel and agent, on the controller."""
+        return kit(self._events, Deadline(_BUILDING))
+
+    @cached_property
+    def kernel(self) -> str:
+        """The path of the plugin's kernel on the node."""
+        return self.home.upload(f"kernel-{self.kit.key}", self.kit.kernel, Deadline(_BUILDING))
+
+    @cached_property
+    def initrd(self) -> str:
+        """The path of the plugin's initrd on the node."""
+        return self.home.upload(f"initrd-{self.kit.key}", self.kit.initrd, Deadline(_BUILDING))
+
+    def accelerated(self, labels: Mapping[str, str], name: str, deadline: Deadline) -> bool:
+        """Whether guests are run by the processor itself; a machine of this name and labels may be made to find out."""
+        if self._wanted != "auto":
+            return self._wanted == "kvm"
+        with self._lock:
+            if self._accelerated is None:
+                self._accelerated = is_accelerated(
+                    self.node, self.kernel, self.initrd, labels, f"{name}.trial", deadline
+                )
+        return self._accelerated
+
+    @cached_property
+    def versions(self) -> str:
+        """Of libvirt and QEMU there, as they number them."""
+        connection = self.node.connection
+        return f"libvirt {self.node.ask(connection.getLibVersion)} qemu {self.node.ask(connection.getVersion)}"
+
+    @cached_property
+    def unconfined(self) -> tuple[str, ...]:
+        """Security models of the node that know nothing of a file which only QEMU's command line names."""
+        capabilities = ET.fromstring(self.node.ask(self.node.connection.getCapabilities))
+        models = {each.findtext("model", "") for each in capabilities.iterfind("host/secmodel")}
+        return tuple(model for model in _CONFINING if model in models)

@@ -1,0 +1,121 @@
+"""Machines that were booted once and saved with their memory, so that others go on from there in no time.
+
+A template is four volumes of our pool: the disk, the memory (a file that clones map copy-on-write), the state of
+processors and devices, and last a record that says that the others are whole. Its key names all that it depends on.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..deadline import Deadline
+from ..locks import locked_key
+from . import memory
+from .home import Home
+from .node import Missing
+
+KEPT = 8
+"""Templates that stay on a node; more than these are removed, the oldest first, when one is made."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A saved machine; ``disk`` and ``ram`` are paths on the node, ``state`` the rest of its memory."""
+
+    key: str
+    disk: str
+    ram: str
+    state: bytes
+
+
+class Templates:
+    """The templates of one node."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._known: dict[str, Template] = {}
+
+    def find(self, key: str) -> Template | None:
+        """The template of a key, if there is a whole one."""
+        known = self._known.get(key)
+        if known is None:
+            names = set(self._home.names())
+            if {_record(key), _state(key), _ram(key), _disk(key)} <= names:
+                known = self._read(key)
+                self._known[key] = known
+        return known
+
+    def _read(self, key: str) -> Template:
+        path = self._home.path
+        return Template(key, str(path / _disk(key)), str(path / _ram(key)), self._home.read(_state(key)))
+
+    def forget(self, key: str) -> None:
+        """Remove a template that turned out to be of no use."""
+        self._known.pop(key, None)
+        for name in (_record(key), _state(key), _ram(key), _disk(key)):
+            self._home.delete(name)
+
+    @contextmanager
+    def making(self, key: str, deadline: Deadline) -> Iterator[None]:
+        """The turn to make a template; others of this user wait, and then find it."""
+        with locked_key("kvm-template", key, deadline=deadline, what="the template of a virtual machine"):
+            yield
+
+    def prepare(self, key: str, base: str, size: int) -> tuple[str, str]:
+        """Make room for a template: its disk, over ``base``, and its memory of ``size`` bytes. What was there goes."""
+        self.forget(key)
+        return self._home.create(_disk(key), None, "qcow2", base), self._home.create(_ram(key), size)
+
+    def save(self, key: str, name: str, deadline: Deadline) -> Template:
+        """Save the running machine ``name`` whose disk and memory `prepare` made; it is paused then."""
+        node = self._home.node
+        node.ask(node.domain(name).suspend)
+        with tempfile.TemporaryFile() as file:
+            memory.save(node, name, file.fileno(), deadline, shared=True)
+            file.seek(0)
+            state = file.read()
+        self._home.write(_state(key), state)
+        self._home.write(_record(key), json.dumps({"made": time.time()}).encode())
+        self._known[key] = self._read(key)
+        return self._known[key]
+
+    def trim(self, used: Callable[[str], bool]) -> None:
+        """Remove the oldest templates but for some; one whose disk is ``used`` stays."""
+        names = self._home.names()
+        made: dict[str, float] = {}
+        for name in names:
+            if name.startswith("template-") and name.endswith(".json"):
+                key = name.removeprefix("template-").removesuffix(".json")
+                try:
+                    made[key] = float(json.loads(self._home.read(name))["made"])
+                except (Missing, ValueError, KeyError):
+                    made[key] = 0.0
+        for key in sorted(made, key=lambda key: made[key], reverse=True)[KEPT:]:
+            if not used(str(self._home.path / _disk(key))):
+                self.forget(key)
+
+
+def _disk(key: str) -> str:
+    return f"template-{key}.qcow2"
+
+
+def _ram(key: str) -> str:
+    return f"template-{key}.ram"
+
+
+def _state(key: str) -> str:
+    return f"template-{key}.state"
+
+
+def _record(key: str) -> str:
+    return f"template-{key}.json"
+
+
+def is_used(path: str, domains: Callable[[], list[str]]) -> bool:
+    """Whether the XML of any domain names a file."""
+    return any(path in xml for xml in domains())
