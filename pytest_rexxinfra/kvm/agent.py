@@ -15,6 +15,7 @@ from ..channels.request import Answer
 from ..deadline import Deadline
 from ..errors import ChannelClosed, CommandFailed, RexxInfraError, UsageError
 from .node import LibvirtError, Missing, Node
+from .whereabouts import Whereabouts
 
 _ANSWERING = 30
 """Seconds that a guest may take to answer; a busy emulated one takes its time."""
@@ -24,7 +25,10 @@ _REFUSED = "unable to execute QEMU agent command"
 """How libvirt begins what the agent said, for which it has no error number of its own."""
 
 _MOST = 1 << 20
-"""Bytes in one request: libvirt's messages are limited to 4 MiB, and these are in base64."""
+"""Bytes in one answer: libvirt's messages are limited to 4 MiB, and these are in base64."""
+
+_PIECE = 96 << 10
+"""Bytes in one request: libvirt 9.0 loses the rest of one that its socket to QEMU does not take at once (208 KiB)."""
 
 
 class AgentRefused(CommandFailed):
@@ -32,17 +36,23 @@ class AgentRefused(CommandFailed):
 
 
 class GuestAgent:
-    """The agent in one machine. Every method raises `ChannelClosed` when it answers no more.
+    """The agent in one machine, wherever that is. Every method raises `ChannelClosed` when it answers no more.
 
-    `UsageError` when the machine is paused: it could answer only after that.
+    `UsageError` when the machine is paused: it could answer only after that. While it moves to another node, a command
+    in it counts as running, and whatever else is asked waits.
     """
 
-    brief = _MOST
+    brief = 64 << 10
 
-    def __init__(self, node: Node, name: str, where: str) -> None:
-        self.node = node
+    def __init__(self, place: Node | Whereabouts, name: str, where: str) -> None:
+        self.place = place if isinstance(place, Whereabouts) else Whereabouts(place)
         self.name = name
         self.where = where
+
+    @property
+    def node(self) -> Node:
+        """Where the machine is."""
+        return self.place.node
 
     def command(self, execute: str, timeout: float = _ANSWERING, **arguments: Any) -> Any:
         """One command of the protocol; ``timeout`` in seconds, whole ones."""
@@ -50,8 +60,9 @@ class GuestAgent:
 
         request = json.dumps({"execute": execute, "arguments": arguments})
         try:
-            domain = self.node.domain(self.name)
-            answer = self.node.ask(libvirt_qemu.qemuAgentCommand, domain, request, max(1, round(timeout)), 0)
+            with self.place.there() as node:
+                domain = node.domain(self.name)
+                answer = node.ask(libvirt_qemu.qemuAgentCommand, domain, request, max(1, round(timeout)), 0)
         except LibvirtError as error:
             raise self._told(error, execute) from error
         return json.loads(answer)["return"]
@@ -95,6 +106,8 @@ class GuestAgent:
         return str(told["pid"])
 
     def answer(self, job: str, deadline: Deadline) -> Answer | None:
+        if self.place.moving:
+            return None
         try:
             told = self.command("guest-exec-status", _within(deadline, _POLLING), pid=int(job))
         except AgentRefused as error:
@@ -128,8 +141,8 @@ class GuestAgent:
         """Write to a file, opened with a mode of fopen(3), without a process in the guest."""
         handle = self.command("guest-file-open", _within(deadline, _ANSWERING), path=path, mode=mode)
         try:
-            for start in range(0, len(data), _MOST):
-                piece = _encoded(data[start : start + _MOST])
+            for start in range(0, len(data), _PIECE):
+                piece = _encoded(data[start : start + _PIECE])
                 self.command("guest-file-write", **{"handle": handle, "buf-b64": piece})
         finally:
             self.command("guest-file-close", handle=handle)
