@@ -33,7 +33,8 @@ _STARTING = 30.0
 _FILES = 4096
 """Most open files; daemons close all that there may be before they start a program."""
 
-_NAMESPACES = ("unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child")
+_NAMESPACES = ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
+_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 _OWN = {
     "etc": "/etc/libvirt",
     "run": "/run/libvirt",
@@ -120,7 +121,7 @@ class LibvirtNode:
         self._socket.unlink(missing_ok=True)
         with (self.folder / "daemons.log").open("ab") as log:
             self._init = subprocess.Popen(
-                [*_NAMESPACES, *inside],
+                [*_WITH_US, *_NAMESPACES, *inside],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,19 +1,19 @@
-"""Live migration: a running machine goes on at another node, with its memory, processes and devices as they are.
+"""Migration: a running machine goes on at another node, with its memory, processes and devices as they are.
 
-The source sends the guest's memory while it runs, again what it changed meanwhile, and stops it for the last of that.
-Both nodes are told by this process (libvirt's managed direct migration), so that when it dies the move is undone.
+Live, the source sends the guest's memory while it runs, again what it changed meanwhile, and stops it for the last of
+that. Both nodes are told by this process (libvirt's managed direct migration), so that when it dies the move is undone.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
@@ -21,12 +21,20 @@ from xml.etree import ElementTree as ET
 from ..deadline import FIRST_PAUSE, LONGEST_PAUSE, Deadline
 from ..errors import DeadlineExceeded, ProvisionError, RexxInfraError, UsageError
 from .domain import QEMU
+from .memory import monitor
 from .node import LibvirtError, Missing, Node, module
 
 if TYPE_CHECKING:
     import libvirt
 
+    from .home import Home
+
 _ABORTING = 30.0
+_KEEPS_TRACK = 9_000_000
+"""The first QEMU, as libvirt numbers them, that misses no write of an emulated processor while it sends memory.
+
+See "physmem: Fix migration dirty bitmap coherency with TCG memory access" (qemu-devel, March 2024).
+"""
 _BACKEND = re.compile(r"memory-backend-file,id=(\w+),size=(\w+),.*")
 
 Progress = Callable[[int, int], None]
@@ -36,16 +44,34 @@ Prepare = Callable[[str], str]
 """Makes the XML of the domain at the target from that at the source."""
 
 
+def for_target(xml: str) -> str:
+    """The XML for the target: memory that was a file of the source's is the target's own, under the same name."""
+    root = ET.fromstring(xml)
+    line = root.find(f"{{{QEMU}}}commandline")
+    if line is not None:
+        words = [each.get("value", "") for each in line]
+        for each in [*line]:
+            line.remove(each)
+        waiting = [number for number, word in enumerate(words) if word == "-incoming"]
+        kept = (word for number, word in enumerate(words) if not {number, number - 1} & {*waiting})
+        for word in kept:
+            own = _BACKEND.sub(r"memory-backend-ram,id=\1,size=\2", word)
+            ET.SubElement(line, f"{{{QEMU}}}arg", value=own)
+    return ET.tostring(root, encoding="unicode")
+
+
 @dataclass(frozen=True)
 class Migrated:
     """How a move went: ``seconds`` in all, ``downtime`` seconds in which the guest stood still, bytes sent.
 
-    ``copied`` are the disks of which the target has its own files now; those of the source are of no use any more.
+    Unless it was ``live`` the guest stood still all the time. ``copied`` are the disks of which the target has its own
+    files now; those of the source are of no use any more.
     """
 
     seconds: float
     downtime: float
     sent: int
+    live: bool
     copied: tuple[str, ...] = ()
 
 
@@ -57,10 +83,13 @@ def migrate(
     *,
     copy_disks: bool,
     migrate_uri: str | None = None,
-    prepare: Prepare | None = None,
+    prepare: Prepare = for_target,
     on_progress: Progress | None = None,
 ) -> Migrated:
-    """Move a running machine. Until the very end it runs at the source, and stays there if anything fails.
+    """Move a running machine. It stays at the source if anything fails.
+
+    It runs there until the very end, but for one whose processor QEMU 8 or older emulates: that would lose some of what
+    it writes meanwhile, so it stands still as long as its memory is sent.
 
     With ``copy_disks`` what it writes to is copied to files of the same names in the pools of the target, whole, with
     what lies below in layers; without it both nodes must see the same files. ``migrate_uri`` is where the source
@@ -72,17 +101,16 @@ def migrate(
     if source.uri == target.uri:
         raise UsageError(f"{name} is on {target.name} already", where=name)
     domain = source.domain(name)
-    xml = _described(source, domain)
+    xml = _described(source, domain, prepare)
     reasons = [*obstacles(source, target, name, xml)]
     if reasons:
         raise _refusal(source, target, name, "\n".join(reasons))
-    files = disks(xml) if copy_disks else ()
-    new = [path for path in files if _volume(target, path) is None]
-    move = _Move(source, target, domain, _flags(source, target, domain, files))
-    move.parameters(
-        xml=(prepare or for_target)(xml), uri=migrate_uri or reachable(source, target), disks=[*_targets(xml, files)]
-    )
-    _send_all_memory(source, domain, xml)
+    files = written(xml) if copy_disks else {}
+    new = [path for path in files.values() if _volume(target, path) is None]
+    live = can_be_live(source, xml)
+    move = _Move(source, target, domain, prepare)
+    move.arrange(xml, live, migrate_uri or reachable(source, target), [*files])
+    _send_all_memory(source, name, xml)
     began = time.monotonic()
     try:
         moved = move.run(deadline, on_progress)
@@ -97,7 +125,14 @@ def migrate(
     source.know(name, None)
     target.know(name, moved)
     stats = _statistics(target, moved)
-    return Migrated(seconds, stats.get("downtime", 0) / 1000, stats.get("data_processed", 0), tuple(files))
+    downtime = stats.get("downtime", 0) / 1000 if live else seconds
+    return Migrated(seconds, downtime, stats.get("data_processed", 0), live, (*files.values(),))
+
+
+def can_be_live(source: Node, xml: str) -> bool:
+    """Whether nothing that a machine writes is lost when it runs while its memory is sent."""
+    emulated = ET.fromstring(xml).get("type") == "qemu"
+    return not emulated or source.ask(source.connection.getVersion) >= _KEEPS_TRACK
 
 
 def _refusal(source: Node, target: Node, name: str, reason: str) -> ProvisionError:
@@ -115,21 +150,32 @@ def _refusal(source: Node, target: Node, name: str, reason: str) -> ProvisionErr
 class _Move:
     """One migration, which can be aborted."""
 
-    def __init__(self, source: Node, target: Node, domain: libvirt.virDomain, flags: int) -> None:
-        self._source, self._target, self._domain, self._flags = source, target, domain, flags
+    def __init__(self, source: Node, target: Node, domain: libvirt.virDomain, prepare: Prepare) -> None:
+        self._source, self._target, self._domain, self._prepare = source, target, domain, prepare
         self._parameters: dict[str, Any] = {}
+        self._flags = 0
         self._outcome: libvirt.virDomain | None = None
         self._trouble: BaseException | None = None
 
-    def parameters(self, *, xml: str, uri: str | None, disks: list[str]) -> None:
+    def arrange(self, xml: str, live: bool, uri: str | None, disks: list[str]) -> None:
+        """Say what is moved: the machine as the target has it, and disks, by the guest's names for them."""
         api = module(self._source.uri)
+        self._flags = api.VIR_MIGRATE_ABORT_ON_ERROR
+        if live:
+            self._flags |= api.VIR_MIGRATE_LIVE | api.VIR_MIGRATE_AUTO_CONVERGE
         self._parameters = {api.VIR_MIGRATE_PARAM_DEST_XML: xml}
-        if self._flags & api.VIR_MIGRATE_PERSIST_DEST:
-            self._parameters[api.VIR_MIGRATE_PARAM_PERSIST_XML] = xml
         if uri:
             self._parameters[api.VIR_MIGRATE_PARAM_URI] = uri
         if disks:
+            self._flags |= api.VIR_MIGRATE_NON_SHARED_DISK
             self._parameters[api.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = disks
+        elif self._source.local and self._target.local:
+            # Both read and write through this computer's cache, so it does not matter what of it is on the disk.
+            self._flags |= api.VIR_MIGRATE_UNSAFE
+        if self._source.ask(self._domain.isPersistent):
+            self._flags |= api.VIR_MIGRATE_PERSIST_DEST | api.VIR_MIGRATE_UNDEFINE_SOURCE
+            lasting = _xml(self._source, self._domain, api.VIR_DOMAIN_XML_INACTIVE)
+            self._parameters[api.VIR_MIGRATE_PARAM_PERSIST_XML] = self._prepare(lasting)
 
     def run(self, deadline: Deadline, on_progress: Progress | None) -> libvirt.virDomain:
         """Wait for the end of the move. At the deadline, and when this is interrupted, it is undone."""
@@ -178,28 +224,19 @@ class _Move:
             Deadline(_ABORTING).wait_for(ended, "aborting the migration")
 
 
-def _described(node: Node, domain: libvirt.virDomain) -> str:
+def _described(node: Node, domain: libvirt.virDomain, prepare: Prepare) -> str:
     """The machine as another node is to make it; raises `UsageError` for one that does not run."""
-    api = module(node.uri)
     if not node.ask(domain.isActive):
         raise UsageError(
             f"{domain.name()} does not run, and cannot be moved live", where=domain.name(), hint="start it first"
         )
-    xml: str = node.ask(domain.XMLDesc, api.VIR_DOMAIN_XML_SECURE | api.VIR_DOMAIN_XML_MIGRATABLE)
+    return prepare(_xml(node, domain))
+
+
+def _xml(node: Node, domain: libvirt.virDomain, flags: int = 0) -> str:
+    api = module(node.uri)
+    xml: str = node.ask(domain.XMLDesc, api.VIR_DOMAIN_XML_SECURE | api.VIR_DOMAIN_XML_MIGRATABLE | flags)
     return xml
-
-
-def _flags(source: Node, target: Node, domain: libvirt.virDomain, files: tuple[str, ...]) -> int:
-    api = module(source.uri)
-    flags: int = api.VIR_MIGRATE_LIVE | api.VIR_MIGRATE_AUTO_CONVERGE | api.VIR_MIGRATE_ABORT_ON_ERROR
-    if source.ask(domain.isPersistent):
-        flags |= api.VIR_MIGRATE_PERSIST_DEST | api.VIR_MIGRATE_UNDEFINE_SOURCE
-    if files:
-        flags |= api.VIR_MIGRATE_NON_SHARED_DISK
-    elif source.local and target.local:
-        # Both read and write through this computer's cache, so it does not matter what of it is on the disk.
-        flags |= api.VIR_MIGRATE_UNSAFE
-    return flags
 
 
 def reachable(source: Node, target: Node) -> str | None:
@@ -210,51 +247,43 @@ def reachable(source: Node, target: Node) -> str | None:
     return f"tcp://[{host}]" if ":" in host else f"tcp://{host}"
 
 
-def for_target(xml: str) -> str:
-    """The XML for the target: memory that was a file of the source's is the target's own, under the same name."""
-    root = ET.fromstring(xml)
-    line = root.find(f"{{{QEMU}}}commandline")
-    if line is not None:
-        words = [each.get("value", "") for each in line]
-        for each in [*line]:
-            line.remove(each)
-        waiting = [number for number, word in enumerate(words) if word == "-incoming"]
-        kept = (word for number, word in enumerate(words) if not {number, number - 1} & {*waiting})
-        for word in kept:
-            own = _BACKEND.sub(r"memory-backend-ram,id=\1,size=\2", word)
-            ET.SubElement(line, f"{{{QEMU}}}arg", value=own)
-    return ET.tostring(root, encoding="unicode")
+def _send_all_memory(node: Node, name: str, xml: str) -> None:
+    """A clone was started with a capability that leaves out memory which is in a file; both ends must agree on it."""
+    if ET.fromstring(xml).find(f"{{{QEMU}}}commandline") is not None:
+        off = [{"capability": "x-ignore-shared", "state": False}]
+        monitor(node, name, "migrate-set-capabilities", capabilities=off)
 
 
-def _send_all_memory(node: Node, domain: libvirt.virDomain, xml: str) -> None:
-    """A clone was started with a capability that leaves memory out of the stream, where it is a file."""
-    if f"{{{QEMU}}}commandline" not in {each.tag for each in ET.fromstring(xml)}:
-        return
-    import libvirt_qemu
-
-    off = [{"capability": "x-ignore-shared", "state": False}]
-    command = {"execute": "migrate-set-capabilities", "arguments": {"capabilities": off}}
-    node.ask(libvirt_qemu.qemuMonitorCommand, domain, json.dumps(command), 0)
-
-
-def disks(xml: str) -> tuple[str, ...]:
-    """The files that a machine writes to."""
-    return tuple(path for _, path in _written(xml))
-
-
-def _written(xml: str) -> Iterator[tuple[str, str]]:
+def written(xml: str) -> dict[str, str]:
+    """The files that a machine writes to, by what the guest calls them."""
+    found = {}
     for disk in ET.fromstring(xml).iterfind("devices/disk"):
         source, target = disk.find("source"), disk.find("target")
-        if source is None or target is None or disk.find("readonly") is not None or disk.find("shareable") is not None:
+        path = source.get("file") if source is not None else None
+        if path and target is not None and disk.find("readonly") is None and disk.find("shareable") is None:
+            found[target.get("dev", "")] = path
+    return found
+
+
+def read(xml: str) -> list[str]:
+    """The files that a machine reads only: its kernel, and disks and CD-ROMs that it does not write to."""
+    root = ET.fromstring(xml)
+    booted = [root.findtext(f"os/{each}") for each in ("kernel", "initrd")]
+    disks = [disk.find("source") for disk in root.iterfind("devices/disk") if disk.find("readonly") is not None]
+    return [path for path in [*booted, *(each.get("file") for each in disks if each is not None)] if path]
+
+
+def bring_files(source: Home, target: Home, name: str, deadline: Deadline) -> None:
+    """Copy what a machine reads from the pool of one node to that of another, which lacks it."""
+    xml = source.node.ask(source.node.domain(name).XMLDesc)
+    for path in map(PurePosixPath, read(xml)):
+        if path.parent != PurePosixPath(source.path) or target.find(path.name) is not None:
             continue
-        path = source.get("file")
-        if path:
-            yield target.get("dev", ""), path
-
-
-def _targets(xml: str, files: tuple[str, ...]) -> Iterator[str]:
-    """What the guest calls the disks in these files."""
-    return (device for device, path in _written(xml) if path in files)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "file")
+            with copy.open("wb") as file:
+                source.download(path.name, file)
+            target.upload(path.name, copy, deadline)
 
 
 def _volume(node: Node, path: str) -> libvirt.virStorageVol | None:

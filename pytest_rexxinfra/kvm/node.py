@@ -47,6 +47,10 @@ class Silent(SystemUnavailable):
     """Nobody answered in time."""
 
 
+class Broken(SystemUnavailable):
+    """The connection broke while something was asked; whether it was done is unknown."""
+
+
 class Node:
     """One libvirt host, connected at first use, and again after its daemon was restarted.
 
@@ -106,11 +110,11 @@ class Node:
         return connection
 
     def _drop(self) -> None:
+        """Let go of the connection. It is closed once no thread uses it any more; libvirt would not heed that."""
         self._domains.clear()
-        if self._connection is not None:
-            with suppress(Exception):
-                within(_CLOSING, self._connection.close, f"libvirt at {self.uri}")
-            self._connection = None
+        held, self._connection = [self._connection], None
+        with suppress(Silent):
+            within(_CLOSING, held.clear, f"libvirt at {self.uri}")
 
     def close(self) -> None:
         with self._lock:
@@ -144,9 +148,7 @@ class Node:
         with self._lock:
             broken = self._connection is not None and not self._connection.isAlive()
         if broken:
-            return SystemUnavailable(
-                f"the connection to libvirt broke: {message}", where=self.uri, command=name, hint=_START
-            )
+            return Broken(f"the connection to libvirt broke: {message}", where=self.uri, command=name, hint=_START)
         return LibvirtError(message, code, where=self.uri, command=name)
 
     def domain(self, name: str) -> libvirt.virDomain:

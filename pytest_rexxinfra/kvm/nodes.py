@@ -19,8 +19,9 @@ from ..systems.record import Record, Shelf
 from .address import NodeAddress
 from .domain import document_of
 from .migration import Migrated, Prepare, Progress, for_target, migrate
-from .node import Node, Silent, module, within
+from .node import Broken, Node, Silent, module, within
 from .placement import MachineInfo, NodeInfo, Room, choose, vcpus
+from .plan import MEMORY
 
 if TYPE_CHECKING:
     import libvirt
@@ -98,8 +99,12 @@ class Nodes:
             raise UsageError(f"there is no node {name!r}", hint=f"nodes: {', '.join(self._nodes)}") from None
 
     def of(self, machine: Resource) -> Node:
-        """The node that a machine is on, by its id. Raises `UsageError` when it is none of these."""
-        return self[node_name(machine) or next(iter(self._nodes))]
+        """The node that a machine is on, by its id, which is the node's URI. Raises `UsageError` for another one."""
+        for node in self:
+            if node.uri == machine.id:
+                return node
+        uris = ", ".join(f"{node.name} {node.uri}" for node in self)
+        raise UsageError(f"{machine.name} is at {machine.id}, which is none of these nodes", hint=uris)
 
     def share_storage(self, one: Node, other: Node) -> bool:
         """Whether both see the same files under the same paths."""
@@ -125,13 +130,20 @@ class Nodes:
         if time.monotonic() < until:
             return known
         try:
-            return within(self.patience, lambda: self._look(node, address), f"libvirt at {address.uri}")
+            return within(self.patience, lambda: self._look_again(node, address), f"libvirt at {address.uri}")
         except Silent as late:
             dead = replace(nothing, reason=late.message)
             self._silent[node.name] = time.monotonic() + _GIVEN_UP, dead
             return dead
         except RexxInfraError as error:
             return replace(nothing, reason=error.message)
+
+    def _look_again(self, node: Node, address: NodeAddress) -> NodeInfo:
+        """A daemon that was restarted shows that only when it is asked something."""
+        try:
+            return self._look(node, address)
+        except Broken:
+            return self._look(node, address)
 
     def _look(self, node: Node, address: NodeAddress) -> NodeInfo:
         api = module(node.uri)
@@ -181,6 +193,8 @@ class Nodes:
         By the end of the block libvirt must know the machine, running or defined. ``avoid`` are nodes out of the
         question, and why. Raises `ProvisionError` with each node's reason when none can take it, `UsageError`.
         """
+        memory = spec.memory or MEMORY
+        spec = spec.but(memory=memory, cpus=spec.cpus or 1)
         with locked_key("kvm-places", "all", deadline=deadline, what="the choice of a node"):
             nodes = [self._with_reserved(each, lease.name) for each in self.inventory()]
             chosen = choose(spec, nodes, self.room, avoid=avoid)
@@ -188,7 +202,7 @@ class Nodes:
                 lease.name,
                 lease.labels(),
                 node=chosen.name,
-                memory=spec.memory or 0,
+                memory=memory,
                 cpus=vcpus(spec),
                 wished=dict(spec.labels),
             )
@@ -213,10 +227,10 @@ class Nodes:
 
     def lost(self, machines: Iterable[Resource]) -> list[Lost]:
         """Those machines whose node is dead, or came back without them."""
-        seen = {each.name: each for each in self.inventory()}
+        seen = {each.uri: each for each in self.inventory()}
         found = []
         for machine in machines:
-            node = seen.get(node_name(machine) or "")
+            node = seen.get(machine.id or "")
             if node is None:
                 continue
             if not node.alive:
@@ -268,15 +282,4 @@ class Nodes:
                 prepare=prepare,
                 on_progress=on_progress,
             )
-        return replace(machine, id=machine_id(target.name, machine.name)), moved
-
-
-def node_name(machine: Resource) -> str | None:
-    """The node in a machine's id, which is ``NODE/NAME``; ``None`` when none is in it."""
-    node, sign, _ = (machine.id or "").partition("/")
-    return node if sign else None
-
-
-def machine_id(node: str, name: str) -> str:
-    """The id of a machine on a node."""
-    return f"{node}/{name}"
+        return replace(machine, id=target.uri), moved
