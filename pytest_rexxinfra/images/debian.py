@@ -84,15 +84,15 @@ def _mmdebstrap(recipe: Recipe, raw: Path, *, deadline: Deadline, where: str) ->
         packages.append("libstdc++6")
     if recipe.node == "package":
         packages.append("nodejs")
-    confined = _confined()
-    command = [*confined, "mmdebstrap", "--variant=minbase", "--format=tar"]
+    apart = confined()
+    command = [*apart, "mmdebstrap", "--variant=minbase", "--format=tar"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
     command += [f"--dpkgopt=path-include={pattern}" for pattern in _INCLUDED]
     command += [f"--include={','.join(sorted(set(packages)))}"] if packages else []
     command += [str(recipe.suite), str(raw)]
     command += [recipe.mirror] if recipe.mirror else []
     env = {"SOURCE_DATE_EPOCH": str(EPOCH)}
-    if confined:
+    if apart:
         # Else what it leaves, mounts perhaps, is not for us to remove; and ordinary users' namespaces
         # cannot enter a cache below a private home directory.
         env["TMPDIR"] = str(raw.parent)
@@ -108,7 +108,7 @@ def _mmdebstrap(recipe: Recipe, raw: Path, *, deadline: Deadline, where: str) ->
         ) from error
 
 
-def _confined() -> list[str]:
+def confined() -> list[str]:
     """How root starts mmdebstrap so that it cannot outlive this process, nor its mounts itself.
 
     It mounts the computer's own /dev/shm and /sys into its tree. Left behind by a kill, they would lie

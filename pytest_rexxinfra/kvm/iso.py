@@ -1,7 +1,7 @@
-"""CD-ROM images: ISO 9660 with Rock Ridge, which keeps names and modes of files, and Joliet.
+"""CD-ROM images: ISO 9660 with Rock Ridge, which keeps names and modes of files.
 
-Written by pycdlib: the same bytes wherever the controller runs, with no program of its system. genisoimage has been
-without a maintainer for years, xorriso is missing on most computers, and both read what they write from a directory.
+Written by pycdlib, so that the controller needs no program of its system for it: genisoimage has been without a
+maintainer for years, xorriso is missing on most computers, and both read what they write from a directory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def iso_image(label: str, files: Mapping[str, Content]) -> bytes:
     except ImportError as missing:
         raise SystemUnavailable(f"images of CD-ROMs need pycdlib: {missing}", where="kvm", hint=_INSTALL) from missing
     image = PyCdlib()
-    image.new(interchange_level=3, vol_ident=label, joliet=3, rock_ridge="1.09")
+    image.new(interchange_level=3, vol_ident=label, rock_ridge="1.09")
     try:
         places = {PurePosixPath("/"): ""}
         for number, (name, content) in enumerate(sorted(files.items())):
@@ -48,18 +48,18 @@ def iso_image(label: str, files: Mapping[str, Content]) -> bytes:
 
 
 def _make_folder(image: PyCdlib, path: PurePosixPath, places: dict[PurePosixPath, str]) -> None:
-    """Make a folder and those above it; ``places`` are the names that plain ISO 9660 has for them, short and capital."""
+    """Make a folder and those above it; ``places`` are the names that plain ISO 9660 has for them, short ones."""
     if path in places:
         return
     _make_folder(image, path.parent, places)
     places[path] = f"{places[path.parent]}/{len(places):08}"
-    image.add_directory(places[path], rr_name=path.name, joliet_path=str(path), file_mode=0o040555)
+    image.add_directory(places[path], rr_name=path.name, file_mode=0o040555)
 
 
 def _add(image: PyCdlib, path: PurePosixPath, place: str, content: Content) -> None:
     if isinstance(content, Path):
         mode = content.stat().st_mode
-        image.add_file(str(content), place, rr_name=path.name, joliet_path=str(path), file_mode=mode)
+        image.add_file(str(content), place, rr_name=path.name, file_mode=mode)
     else:
         data = BytesIO(content)
-        image.add_fp(data, len(content), place, rr_name=path.name, joliet_path=str(path), file_mode=_MODE)
+        image.add_fp(data, len(content), place, rr_name=path.name, file_mode=_MODE)

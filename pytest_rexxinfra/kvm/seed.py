@@ -150,7 +150,7 @@ class Outcome:
                 f"cloud-init failed: {'; '.join(self.errors)}",
                 output=output,
                 where=where,
-                hint=f"the machine's {OUTPUT} and /var/log/cloud-init.log tell more; runcmd fails with its last command",
+                hint=f"the machine's {OUTPUT} and /var/log/cloud-init.log tell more",
             )
 
 
