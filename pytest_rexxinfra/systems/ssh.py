@@ -57,7 +57,9 @@ for place in PLACES; do rm -rf "$place" "$place".pid-* || exit 1; done
 
 
 @dataclass(frozen=True)
-class _Record(Record):
+class SshRecord(Record):
+    """``address`` and ``options`` say on which host the machine is, ``place`` where, ``user`` whom commands are for."""
+
     address: str = ""
     place: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -87,11 +89,12 @@ class SshDriver(Driver):
     takes_address: ClassVar[bool] = True
     uploads: ClassVar[bool] = True
     lasting: ClassVar[bool] = True
+    record_class: ClassVar[type[SshRecord]] = SshRecord
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
         self._options = SshOptions.of(around.settings)
-        self._shelf = Shelf(self.name, _Record)
+        self._shelf = Shelf(self.name, self.record_class)
         self._hosts: dict[tuple[str, SshOptions], Host] = {}
         self._homes: dict[tuple[str, SshOptions], str] = {}
         self._lock = threading.Lock()
@@ -138,10 +141,10 @@ class SshDriver(Driver):
                 known = self._hosts[address, options] = Host(routes.find(Address.parse(address)))
             return known
 
-    def _of(self, record: _Record) -> Host:
+    def _of(self, record: SshRecord) -> Host:
         return self._host(*record.host)
 
-    def _record(self, machine: Resource) -> _Record:
+    def _record(self, machine: Resource) -> SshRecord:
         record = self._shelf.read(machine)
         if record is None:
             raise MachineDied("the machine does not exist any more", where=f"{self.name}:{machine.name}")
@@ -170,10 +173,21 @@ class SshDriver(Driver):
     def _make(self, lease: Resource, address: str, host: Host, spec: Spec, deadline: Deadline) -> Resource:
         """Make the directory of a lease on its host; the record of it is there before."""
         place = f"{self._options.scratch}/{lease.name}"
-        record = _Record(lease.name, lease.labels(), None, 0, None, address, place, self._options.saved(), spec.user)
+        record = SshRecord(lease.name, lease.labels(), None, 0, None, address, place, self._options.saved(), spec.user)
         folder = self._shelf.folder(lease)
         folder.mkdir(parents=True)
         record.write(folder)
+        try:
+            self._make_place(lease, record, host, spec, deadline)
+        except BaseException:
+            with suppress(RexxInfraError):
+                self.destroy([lease], Deadline(_LOOKING))
+            raise
+        return replace(lease, id=address)
+
+    def _make_place(self, lease: Resource, record: SshRecord, host: Host, spec: Spec, deadline: Deadline) -> None:
+        """Make the directory of a record on its host, with what its processes get as environment."""
+        place = record.place
         mark = {} if spec.leaves_running else {_VARIABLE: lease.lease}
         lines = [f"export {name}={shlex.quote(value)}" for name, value in {**spec.env, **mark}.items()]
         told = shlex.quote(json.dumps({"system": self.name, "name": lease.name, "labels": lease.labels()}))
@@ -183,18 +197,13 @@ class SshDriver(Driver):
             host.checked(script, deadline, f"making {place}", "\n".join([*lines, ""]).encode())
             if spec.user:
                 host.checked_as_root(["chown", spec.user, place], deadline, f"giving {place} to {spec.user}")
-        except BaseException as failure:
-            with suppress(RexxInfraError):
-                self.destroy([lease], Deadline(_LOOKING))
-            if isinstance(failure, CommandFailed):
-                raise ProvisionError(
-                    f"no directory for the machine can be made in {self._options.scratch} of the host",
-                    output=failure.output,
-                    where=host.where,
-                    hint="has it room, and may this user write there? --rexx-ssh-scratch names another one",
-                ) from failure
-            raise
-        return replace(lease, id=address)
+        except CommandFailed as failure:
+            raise ProvisionError(
+                f"no directory for the machine can be made in {self._options.scratch} of the host",
+                output=failure.output,
+                where=host.where,
+                hint="has it room, and may this user write there? --rexx-ssh-scratch names another one",
+            ) from failure
 
     def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
         record = self._record(machine)
@@ -293,7 +302,7 @@ class SshDriver(Driver):
             deadline.wait_for(again, f"{host.where} to come back", hint="look at its console; did it get its address?")
 
     def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
-        hosts: dict[tuple[str, SshOptions], list[_Record]] = {}
+        hosts: dict[tuple[str, SshOptions], list[SshRecord]] = {}
         for each in resources:
             record = self._shelf.read(each)
             if record is not None:
@@ -308,7 +317,7 @@ class SshDriver(Driver):
         if failures:
             raise failures[0]
 
-    def _remove(self, address: str, options: SshOptions, records: Sequence[_Record], deadline: Deadline) -> None:
+    def _remove(self, address: str, options: SshOptions, records: Sequence[SshRecord], deadline: Deadline) -> None:
         """Remove some machines of a host; from one that cannot be reached, until they expire."""
         try:
             self._clear(self._host(address, options), records, deadline.within(_CLEARING))
@@ -328,7 +337,7 @@ class SshDriver(Driver):
             for each in records:
                 self._shelf.forget(each.name)
 
-    def _clear(self, host: Host, records: Sequence[_Record], deadline: Deadline) -> None:
+    def _clear(self, host: Host, records: Sequence[SshRecord], deadline: Deadline) -> None:
         """Kill what was started for some machines of a host, and remove their directories."""
         marks = " ".join(f'-e "${{mark}}LEASE={each.lease}"' for each in records)
         places = " ".join(each.place for each in records)

@@ -1,0 +1,179 @@
+"""Containers of docker with an SSH server, as Vagrant's provider ``docker`` makes them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ..deadline import Deadline
+from ..errors import CommandFailed, ImageError, SystemUnavailable, UsageError
+from ..model import Capability, Resource, Spec
+from ..systems.base import Surroundings
+from ..tools import run_tool
+from .command import WHERE
+from .provider import EVERYWHERE, Provider
+from .ruby import Value
+
+if TYPE_CHECKING:
+    from ..systems.engine_images import EngineImages
+
+DEFAULT_IMAGE = "debian-12"
+
+_FIND = "PATH=$PATH:/usr/sbin:/sbin command -v sshd"
+
+# Words: our public key, our directory, the main process. Its environment is in a file, so that no argument has it.
+_START = f"""
+key=$1 place=$2
+shift 2
+sshd=$({_FIND})
+mkdir -p /run/sshd
+printf '%s\\n' "$key" >/run/rexxinfra.keys
+own=/etc/ssh/ssh_host_ed25519_key
+[ -e $own ] || ssh-keygen -q -t ed25519 -N '' -f $own
+serve="$sshd -o HostKey=$own -o AuthorizedKeysFile=/run/rexxinfra.keys -o PermitRootLogin=prohibit-password"
+[ $# != 0 ] || exec $serve -D
+$serve
+until [ -e "$place/lease" ]; do sleep 0.05; done
+. "$place/env"
+exec "$@"
+"""
+
+_AS_USER = ("su", "-s", "/bin/sh", "-c", 'exec "$@"', "--")
+
+
+class DockerProvider(Provider):
+    """The engine that the command ``docker`` uses; images are those of the system ``docker``, with an SSH server."""
+
+    name: ClassVar[str] = "docker"
+    capabilities: ClassVar[frozenset[Capability]] = EVERYWHERE | {
+        Capability.LOGS,
+        Capability.MAIN_PROCESS,
+        Capability.VOLUMES,
+    }
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._served: set[str] = set()
+        """Images that are known to have an SSH server."""
+
+    @cached_property
+    def _images(self) -> EngineImages:
+        try:
+            from ..systems.docker import DockerEngine
+            from ..systems.engine_images import EngineImages
+        except ImportError as missing:
+            raise SystemUnavailable(
+                f"images of docker cannot be used: {missing}",
+                where=WHERE,
+                hint="pip install 'pytest-rexxinfra[docker]'",
+            ) from missing
+        return EngineImages(DockerEngine(), self.around)
+
+    def check(self, deadline: Deadline) -> str:
+        try:
+            version = _docker(["version", "--format", "{{.Server.Version}}"], deadline).strip()
+        except CommandFailed as failure:
+            raise SystemUnavailable(
+                "the provider docker finds no engine",
+                where=WHERE,
+                output=failure.output,
+                hint="apt-get install docker.io && service docker start, or --rexx-vagrant-provider=libvirt",
+            ) from failure
+        return f"docker {version}"
+
+    def prepare(self, image: str | None, deadline: Deadline) -> str:
+        wanted = image or DEFAULT_IMAGE
+        found = self._images.obtain(wanted, deadline)
+        if found not in self._served:
+            self._look_into(found, wanted, deadline)
+            self._served.add(found)
+        return found
+
+    def _look_into(self, image: str, called: str, deadline: Deadline) -> None:
+        """Refuse an image without an SSH server: vagrant would wait for it until its time is over."""
+        look = ["run", "--rm", "--network=none", "--entrypoint=/bin/sh", image, "-c", _FIND]
+        try:
+            _docker(look, deadline)
+        except CommandFailed as failure:
+            raise ImageError(
+                f"the image {called} has no SSH server",
+                where=WHERE,
+                output=failure.output,
+                hint=f"take one that has, such as {DEFAULT_IMAGE}, or add it: RUN apt-get install -y openssh-server",
+            ) from failure
+
+    def options(self, lease: Resource, spec: Spec, image: str, place: str, key: str) -> Mapping[str, Value]:
+        process = [*_AS_USER, spec.user, "sh"] if spec.user and spec.command else []
+        start = ["/bin/sh", "-ec", _START, "start", key, place, *process, *(spec.command or ())]
+        return {
+            **self.naming(lease),
+            "image": image,
+            "pull": False,
+            "has_ssh": True,
+            "create_args": ["--init", *_limits(spec), *_mounts(spec)],
+            "cmd": start,
+        }
+
+    def settings(self, image: str, key: Path) -> Mapping[str, Value]:
+        return {
+            "ssh.username": "root",
+            "ssh.private_key_path": str(key),
+            "ssh.insert_key": False,
+            "ssh.sudo_command": "%c",
+            # Finding it out takes seconds, and nothing in a container depends on it.
+            "vm.guest": "linux",
+            "vm.allow_fstab_modification": False,
+            "vm.allow_hosts_modification": False,
+        }
+
+    def naming(self, lease: Resource) -> Mapping[str, Value]:
+        return {"name": lease.name}
+
+    def remove_left(self, name: str, id: str | None, deadline: Deadline) -> None:
+        chosen = [f"name=^/{name}$", *([f"id={id}"] if id else [])]
+
+        def gone() -> bool:
+            listed = [_docker(["ps", "-aq", "--filter", each], deadline).split() for each in chosen]
+            found = sorted({container for containers in listed for container in containers})
+            if found:
+                # One that is just being removed may not be removed.
+                with suppress(CommandFailed):
+                    _docker(["rm", "--force", "--volumes", *found], deadline)
+            return not found
+
+        deadline.wait_for(gone, f"docker to remove {name}")
+
+    def logs(self, name: str) -> str:
+        shown = subprocess.run(["docker", "logs", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        return shown.stdout.decode("utf-8", "replace")
+
+    def create_volume(self, name: str, deadline: Deadline) -> None:
+        _docker(["volume", "create", name], deadline)
+
+    def remove_volume(self, name: str, deadline: Deadline) -> None:
+        _docker(["volume", "rm", "--force", name], deadline)
+
+
+def _docker(words: Sequence[str], deadline: Deadline) -> str:
+    return run_tool(["docker", *words], deadline=deadline, where=WHERE, hint="apt-get install docker.io")
+
+
+def _limits(spec: Spec) -> Iterator[str]:
+    if spec.memory:
+        yield from (f"--memory={spec.memory}", f"--memory-swap={spec.memory}")
+    if spec.cpus:
+        yield f"--cpus={spec.cpus:g}"
+    if spec.pids:
+        yield f"--pids-limit={spec.pids}"
+
+
+def _mounts(spec: Spec) -> Iterator[str]:
+    for each in spec.volumes:
+        kind = "bind" if each.source.startswith("/") else "volume"
+        if any(sign in each.source + each.target for sign in ',"\n'):
+            raise UsageError(f"volume {each.source}: docker takes no comma, quote or line break in a path", where=WHERE)
+        yield from ("--mount", f"type={kind},source={each.source},target={each.target}" + ",readonly" * each.read_only)
