@@ -171,9 +171,7 @@ class ShellChannel:
         tail = outputs[STDOUT].tail
         if tail is None or outputs[STDERR].tail is None:
             self._end_command(outputs)
-            raise ran_too_long(
-                deadline, not self.broken, command=shown, output=_both(outputs), where=self._where
-            )
+            raise ran_too_long(deadline, not self.broken, command=shown, output=_both(outputs), where=self._where)
         status, _, report = tail.partition(b" ")
         return CommandOutput(int(status), outputs[STDOUT].output, outputs[STDERR].output, report)
 

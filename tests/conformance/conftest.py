@@ -41,6 +41,8 @@ class Way:
     wishes: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 30
     """Seconds for a command."""
+    image: str = "mini"
+    """One that its machines can be made of."""
     ground: Callable[[], AbstractContextManager[Mapping[str, str]]] = _nothing
     """What has to be there first; gives more of the environment."""
 
@@ -62,7 +64,7 @@ WAYS = [
     Way("kvm", "kvm"),
     Way("ssh", "ssh", ground=sshd.ground),
     Way("ssh-user", "ssh", ground=partial(sshd.ground, "deploy")),
-    Way("vagrant", "vagrant", {"REXX_VAGRANT_PROVIDER": "docker"}),
+    Way("vagrant", "vagrant", {"REXX_VAGRANT_PROVIDER": "docker"}, image="debian-12"),
     *([Way("pi", "pi", timeout=300)] if os.environ.get("REXX_PI_HOST") else []),
 ]
 

@@ -22,11 +22,11 @@ def test_hostname(lacks: Lacks, make: Callable[..., Machine]) -> None:
     assert make(hostname="chosen").run("cat /proc/sys/kernel/hostname").lines == ["chosen"]
 
 
-def test_image(lacks: Lacks, make: Callable[..., Machine]) -> None:
+def test_image(way: Way, lacks: Lacks, make: Callable[..., Machine]) -> None:
     if lacks(Capability.IMAGES):
         return
-    machine = make(image="mini")
-    assert "busybox" in machine.run("ls -l /bin/ls").stdout
+    machine = make(image=way.image)
+    assert ("busybox" in machine.run("ls -l /bin/ls").stdout) is (way.image == "mini")
     assert machine.run("node -e 'console.log(6*7)'").lines == ["42"]
 
 

@@ -34,6 +34,7 @@ TARGETS = {
     "docs/systems/nspawn.md": "nspawn",
     "docs/systems/podman.md": "podman",
     "docs/systems/ssh.md": "ssh",
+    "docs/systems/vagrant.md": "vagrant",
 }
 """Where the examples of a page run, other than ``local``: what they need, some system must have."""
 

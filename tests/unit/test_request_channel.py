@@ -18,7 +18,6 @@ from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import ChannelClosed, CommandTimeout
 
 
-
 class ProcessRequests:
     """Requests that this computer answers itself; counts them."""
 
@@ -85,7 +84,7 @@ def test_both_streams_status_and_report(channel: RequestChannel) -> None:
 
 def test_commands_stand_alone(channel: RequestChannel) -> None:
     channel.run("cd /; x=1; exit 3", deadline=Deadline(10))
-    assert channel.run('echo "$PWD$x"', deadline=Deadline(10)).stdout.decode().strip() == os.getcwd()
+    assert channel.run('echo "$PWD$x"', deadline=Deadline(10)).stdout.decode().strip() == str(Path.cwd())
 
 
 def test_quick_command_is_two_requests_and_the_waiting(requests: ProcessRequests, channel: RequestChannel) -> None:
