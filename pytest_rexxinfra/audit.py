@@ -21,6 +21,7 @@ from .errors import PolicyViolation, UsageError
 from .model import Spec
 from .paths import audit_path, state_dir
 from .policy import Mode
+from .spec_document import HIDDEN, plain
 from .transcript import Transcript
 
 DETAIL_KEPT = 500
@@ -33,7 +34,7 @@ REFUSED = "refused"
 """The action of what a policy refused."""
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
-_APART = ("env", "build", "handed_on")
+_APART = ("env", "build", "handed_on", "user_data", "power")
 _OWN_THREADS = "rexxinfra-"
 
 
@@ -226,7 +227,9 @@ class Audit:
 
 def outline(spec: Spec) -> str:
     """What a spec asks for, on one line; of its environment only the names."""
-    given = [each.name for each in fields(spec) if getattr(spec, each.name) != each.default and each.name not in _APART]
+    usual = Spec()
+    names = [each.name for each in fields(spec) if each.name not in _APART]
+    given = [name for name in names if getattr(spec, name) != getattr(usual, name)]
     parts = {name: getattr(spec, name) for name in given}
     if spec.egress is not None:
         parts["egress"] = ",".join(map(str, spec.egress)) or "none"
@@ -236,6 +239,14 @@ def outline(spec: Spec) -> str:
         parts["volumes"] = ",".join(f"{each.source}:{each.target}{':ro' * each.read_only}" for each in spec.volumes)
     if spec.health:
         parts["health"] = spec.health.command
+    if "hardware" in parts:
+        parts["hardware"] = json.dumps(plain(spec.hardware))
+    if "placement" in parts:
+        parts["placement"] = json.dumps(plain(spec.placement))
+    if spec.labels:
+        parts["labels"] = ",".join(f"{name}:{value}" for name, value in spec.labels.items())
+    if spec.user_data is not None:
+        parts["user_data"] = HIDDEN
     if spec.env:
         parts["env"] = ",".join(spec.env)
     if spec.build:

@@ -17,6 +17,8 @@ from pytest_rexxinfra.events import Events
 from pytest_rexxinfra.node import node_runtime
 
 REPOSITORY = Path(__file__).parents[2]
+REXXINFRA = str(Path(sys.executable).with_name("rexxinfra"))
+"""The command, whether or not it is found by its name."""
 
 
 def run_as_nobody(folder: Path, script: str) -> str:

@@ -198,6 +198,9 @@ def test_the_outline_of_a_spec() -> None:
     assert outline(Spec()) == ""
     assert outline(Spec.of(egress=[80, 443])) == "egress=80,443"
     assert outline(Spec.of(egress=[])) == "egress=none"
+    machine = Spec.of(disks="1g", labels={"role": "db"}, user_data="#!/bin/sh\necho topsecret", placement="pack")
+    told = 'placement={"policy": "pack"}'
+    assert outline(machine) == (f'hardware={{"disks": [{{"source": "1g"}}]}} {told} labels=role:db user_data=(hidden)')
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from pytest_rexxinfra.rexx import named
 from pytest_rexxinfra.rexxfile import Plan, apply, compile_rexx, read_plan
 from pytest_rexxinfra.settings import Settings
 
+from .support import REXXINFRA
+
 REXXFILE = (
     """
 ARG WHO=world
@@ -159,7 +161,7 @@ def test_command_line(sources: Path, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], text: str, told: str) -> None:
-    done = subprocess.run(["rexxinfra", "compile", *arguments], input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run([REXXINFRA, "compile", *arguments], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr

@@ -14,6 +14,8 @@ from pytest_rexxinfra.errors import CommandFailed, UsageError
 from pytest_rexxinfra.rexxfile import Applied, apply, read_plan
 from pytest_rexxinfra.settings import Settings
 
+from .support import REXXINFRA
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/rexxfile.md"
 
@@ -205,7 +207,7 @@ def test_unchanged_file_is_not_put_again(machine: Machine) -> None:
 
 def test_empty_file_is_an_error() -> None:
     done = subprocess.run(
-        ["rexxinfra", "compile", "-"], input="\n# nothing\n", capture_output=True, text=True, check=False
+        [REXXINFRA, "compile", "-"], input="\n# nothing\n", capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "stdin has no instruction" in done.stderr
