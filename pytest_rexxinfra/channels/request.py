@@ -69,7 +69,11 @@ class Requests(Protocol):
 
 def ask(requests: Requests, script: str, deadline: Deadline, what: str) -> Answer:
     """Run a script of ours that prints little; raises `CommandTimeout`, `ChannelClosed`."""
-    job = requests.start(script, deadline)
+    return await_answer(requests, requests.start(script, deadline), deadline, what)
+
+
+def await_answer(requests: Requests, job: str, deadline: Deadline, what: str) -> Answer:
+    """What became of a script that was started; raises as `ask` does."""
     pause = _FIRST_PAUSE
     while (answer := requests.answer(job, deadline)) is None:
         if deadline.passed:
@@ -82,13 +86,18 @@ def ask(requests: Requests, script: str, deadline: Deadline, what: str) -> Answe
 class Jobs:
     """The commands of one user in one machine, with a folder in it for their input and output.
 
-    The folder is made below ``place``; ``as_user`` are the words before a command that make it run as that user.
+    The folder is made if it is not there; ``as_user`` are the words before a command that make it run as that user, and
+    ``prelude`` is a shell command before each.
     """
 
-    def __init__(self, requests: Requests, place: str, where: str, as_user: Sequence[str] = ()) -> None:
+    def __init__(
+        self, requests: Requests, folder: str, where: str, as_user: Sequence[str] = (), prelude: str = ""
+    ) -> None:
         self.requests = requests
         self.where = where
-        self._folder = f"{place}/.rexx-jobs-{secrets.token_hex(6)}"
+        self._folder = folder
+        self._token = secrets.token_hex(6)
+        self._prelude = prelude
         self._as_user = as_user
         self._numbers = itertools.count(1)
         self._done: list[str] = []
@@ -109,7 +118,7 @@ class Jobs:
         return self._stream(f"(eval {shlex.quote(line)})", after)
 
     def _stream(self, launch: str, after: str = "") -> RequestStream:
-        return RequestStream(self, f"{self._folder}/{next(self._numbers)}", launch, after)
+        return RequestStream(self, f"{self._folder}/{self._token}-{next(self._numbers)}", launch, after)
 
     def script(self, place: str, launch: str, stdin: bytes | None, after: str) -> str:
         """What runs a command with its files at ``place``, and tells at the end how it was.
@@ -117,7 +126,7 @@ class Jobs:
         ``stdin`` is ``None`` when it is in its file already. Each program costs milliseconds in an emulated machine,
         so there are few.
         """
-        lines = [self.ground, f"echo $$ >{place}.pid"]
+        lines = [self.ground, f"echo $$ >{place}.pid", *([self._prelude] if self._prelude else ())]
         if stdin:
             lines += [f"base64 -d >{place}.in <<'='", base64.b64encode(stdin).decode(), "="]
         source = "/dev/null" if stdin == b"" else f"{place}.in"

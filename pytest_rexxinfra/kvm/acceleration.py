@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +16,10 @@ from xml.etree import ElementTree as ET
 from ..deadline import Deadline
 from ..errors import DeadlineExceeded
 from ..locks import locked_key
+from ..model import Resource
 from ..paths import cache_dir
 from .domain import DirectBoot, Domain
-from .node import LibvirtError, Node
+from .node import LibvirtError, Node, fixed_uuid
 
 if TYPE_CHECKING:
     import libvirt
@@ -30,14 +29,15 @@ _BOOTING = 6.0
 """Seconds for a kernel that does nothing: with KVM it takes less than one."""
 _MEMORY = 128 << 20
 
+TRIAL = ".trial"
+"""Ends the name of the domain that is there for it."""
 
-def is_accelerated(
-    node: Node, kernel: str, initrd: str, labels: Mapping[str, str], name: str, deadline: Deadline
-) -> bool:
+
+def is_accelerated(node: Node, kernel: str, initrd: str, machine: Resource, deadline: Deadline) -> bool:
     """Whether KVM boots a guest on a node; tried once for each boot and QEMU of the host.
 
-    ``kernel`` and ``initrd`` are the kit's, on the node; ``name`` is what the domain for the trial is called, and
-    ``labels`` what it carries meanwhile.
+    ``kernel`` and ``initrd`` are the kit's, on the node; the domain for the trial is named after ``machine``, and goes
+    with it.
     """
     capabilities = node.ask(node.connection.getCapabilities)
     root = ET.fromstring(capabilities)
@@ -50,7 +50,7 @@ def is_accelerated(
     with locked_key("kvm-acceleration", key, deadline=deadline, what="the trial of KVM"):
         with suppress(OSError, ValueError):
             return bool(json.loads(known.read_text()))
-        worked = _boots(node, kernel, initrd, labels, name)
+        worked = _boots(node, kernel, initrd, machine)
         known.parent.mkdir(parents=True, exist_ok=True)
         draft = known.with_name(f"{known.name}.{os.getpid()}")
         draft.write_text(json.dumps(worked))
@@ -66,18 +66,18 @@ def _boot(node: Node) -> str:
     return "remote"
 
 
-def _boots(node: Node, kernel: str, initrd: str, labels: Mapping[str, str], name: str) -> bool:
+def _boots(node: Node, kernel: str, initrd: str, machine: Resource) -> bool:
     import libvirt
 
     trial = Domain(
-        name=name,
-        uuid=str(uuid.uuid4()),
+        name=f"{machine.name}{TRIAL}",
+        uuid=fixed_uuid(f"{machine.lease}{TRIAL}"),
         memory=_MEMORY,
         cpus=1,
         boot=DirectBoot(kernel, initrd, "console=ttyS0 quiet rexx.probe"),
         disks=(),
         nics=(),
-        labels=labels,
+        labels=machine.labels(),
         accelerated=True,
     )
     domain: libvirt.virDomain | None = None

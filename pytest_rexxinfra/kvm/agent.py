@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
-import time
-from contextlib import suppress
 from typing import Any
+from xml.etree import ElementTree as ET
 
 from ..channels.request import Answer
 from ..deadline import Deadline
 from ..errors import ChannelClosed, CommandFailed, RexxInfraError, UsageError
+from .domain import AGENT
 from .node import LibvirtError, Missing, Node
 from .whereabouts import Whereabouts
 
@@ -83,6 +83,12 @@ class GuestAgent:
             return False
         return state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED)
 
+    @property
+    def connected(self) -> bool:
+        """Whether libvirt knows of an agent, which need not answer."""
+        channels = ET.fromstring(self.node.ask(self.node.domain(self.name).XMLDesc)).iterfind("devices/channel/target")
+        return any(each.get("name") == AGENT and each.get("state") == "connected" for each in channels)
+
     def answers(self) -> bool:
         """Whether the agent is there now."""
         try:
@@ -90,12 +96,6 @@ class GuestAgent:
         except ChannelClosed:
             return False
         return True
-
-    def set_time(self) -> None:
-        """Give the guest this computer's time; its own stood still while the machine was saved."""
-        # The time is set when it refuses; the image has no hwclock(8) that would tell the machine's own clock.
-        with suppress(AgentRefused):
-            self.command("guest-set-time", time=time.time_ns())
 
     def start(self, script: str, deadline: Deadline) -> str:
         told = self.command(

@@ -24,8 +24,8 @@ _FORMATS = ("qcow2", "raw")
 _MAKE = "is there room on the disk of {place}? it needs e2fsprogs and qemu-utils: apt-get install e2fsprogs qemu-utils"
 
 
-def disk_from_directory(root: Path, into: Path, deadline: Deadline) -> None:
-    """Write a qcow2 image whose whole disk is one ext4 file system with the files of a directory.
+def disk_from_directory(root: Path, into: Path, deadline: Deadline, size: int = SIZE) -> None:
+    """Write a qcow2 image of ``size`` bytes whose whole disk is one ext4 file system with the files of a directory.
 
     For an ordinary user, whose files they are then, all become root's. Raises `ImageError`, `DeadlineExceeded`.
     """
@@ -34,7 +34,7 @@ def disk_from_directory(root: Path, into: Path, deadline: Deadline) -> None:
     command: list[str | Path] = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
     features = ["-O", "^metadata_csum,^64bit", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"]
     try:
-        command += ["mke2fs", "-q", "-t", "ext4", "-L", "root", *features, "-m", "0", "-d", root, raw, f"{SIZE >> 10}k"]
+        command += ["mke2fs", "-q", "-t", "ext4", "-L", "root", *features, "-m", "0", "-d", root, raw, f"{size >> 10}k"]
         run_tool(command, deadline=deadline, where=_WHERE)
         run_tool(["qemu-img", "convert", "-O", "qcow2", raw, into], deadline=deadline, where=_WHERE)
     except CommandFailed as error:
@@ -49,7 +49,7 @@ def disk_from_directory(root: Path, into: Path, deadline: Deadline) -> None:
         raw.unlink(missing_ok=True)
 
 
-def disk_from_tar(tar: Path, into: Path, deadline: Deadline) -> None:
+def disk_from_tar(tar: Path, into: Path, deadline: Deadline, size: int = SIZE) -> None:
     """Like `disk_from_directory`, with the files of an archive."""
     folder = into.with_suffix(".d")
     folder.mkdir()
@@ -68,7 +68,7 @@ def disk_from_tar(tar: Path, into: Path, deadline: Deadline) -> None:
             run_tool(command, deadline=deadline, where=_WHERE)
         except CommandFailed as error:
             raise ImageError(f"{tar} cannot be unpacked", output=error.output, where=_WHERE) from error
-        disk_from_directory(folder, into, deadline)
+        disk_from_directory(folder, into, deadline, size)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,6 +14,13 @@ LABELS = "https://pytest-rexxinfra/labels/1"
 QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 AGENT = "org.qemu.guest_agent.0"
 _RAM = "rexxram"
+_SLOW = "cpu-unavailable-features"
+"""With it libvirt asks a new QEMU for each of 400 properties of its processor, which takes longer than all else.
+
+Without, it asks once for all: `qemuProcessFetchGuestCPU`; https://libvirt.org/drvqemu.html tells of the element.
+"""
+_SPARE = 5
+"""Places for devices: two that every machine has, and three for those that are plugged in while it runs."""
 
 ET.register_namespace("rexxinfra", LABELS)
 ET.register_namespace("qemu", QEMU)
@@ -30,18 +37,21 @@ class DirectBoot:
 
 @dataclass(frozen=True)
 class FirmwareBoot:
-    """What a disk has to boot: with ``loader`` (and a template of its variables) UEFI, else the BIOS."""
+    """What a disk has to boot: with ``efi`` by UEFI, which libvirt finds on the node, else by the BIOS."""
 
-    loader: str | None = None
-    variables: str | None = None
+    efi: bool = False
 
 
 @dataclass(frozen=True)
 class DiskSource:
-    """A disk: ``source`` is the element that says where it is, ``format`` of QEMU, ``device`` disk or cdrom."""
+    """A disk: ``source`` is the element that says where it is, ``format`` of QEMU, ``device`` disk or cdrom.
+
+    ``below`` are the files of the layers that it is over, the last one alone; left out, libvirt looks for them.
+    """
 
     source: ET.Element
     format: str
+    below: Sequence[str] | None = None
     bus: str = "virtio"
     device: str = "disk"
     read_only: bool = False
@@ -116,10 +126,13 @@ class Domain:
             ET.SubElement(root, "seclabel", type="none", model=model)
         if self.memory_file:
             self._memory(root, self.memory_file)
+        capabilities = ET.SubElement(root, f"{{{QEMU}}}capabilities")
+        ET.SubElement(capabilities, f"{{{QEMU}}}del", capability=_SLOW)
         return ET.tostring(root, encoding="unicode")
 
     def _boot(self, root: ET.Element) -> None:
-        os = ET.SubElement(root, "os")
+        efi = isinstance(self.boot, FirmwareBoot) and self.boot.efi
+        os = ET.SubElement(root, "os", {"firmware": "efi"} if efi else {})
         _text(os, "type", "hvm", arch="x86_64", machine="q35")
         if isinstance(self.boot, DirectBoot):
             _text(os, "kernel", self.boot.kernel)
@@ -127,10 +140,8 @@ class Domain:
                 _text(os, "initrd", self.boot.initrd)
             _text(os, "cmdline", self.boot.cmdline)
             return
-        if self.boot.loader:
-            _text(os, "loader", self.boot.loader, readonly="yes", type="pflash")
-            if self.boot.variables:
-                ET.SubElement(os, "nvram", template=self.boot.variables)
+        if efi:
+            ET.SubElement(ET.SubElement(os, "firmware"), "feature", enabled="no", name="secure-boot")
         ET.SubElement(os, "boot", dev="hd")
 
     def _devices(self, devices: ET.Element) -> None:
@@ -150,6 +161,9 @@ class Domain:
             ET.SubElement(serial, "log", file=self.console, append="on")
         channel = ET.SubElement(devices, "channel", type="unix")
         ET.SubElement(channel, "target", type="virtio", name=AGENT)
+        ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+        for number in range(len(self.disks) + len(self.nics) + _SPARE):
+            ET.SubElement(devices, "controller", type="pci", index=str(number + 1), model="pcie-root-port")
         rng = ET.SubElement(devices, "rng", model="virtio")
         _text(rng, "backend", "/dev/urandom", model="random")
         ET.SubElement(devices, "memballoon", model="none")
@@ -175,10 +189,21 @@ def disk_element(disk: DiskSource, target: str) -> ET.Element:
     # Nothing here outlives a crash of the host anyway, so no disk waits for the host's.
     ET.SubElement(element, "driver", name="qemu", type=disk.format, cache="unsafe", discard="unmap")
     element.append(disk.source)
+    if disk.below is not None:
+        _layers(element, disk.below)
     ET.SubElement(element, "target", dev=target, bus=disk.bus if disk.device == "disk" else "sata")
     if disk.read_only or disk.device == "cdrom":
         ET.SubElement(element, "readonly")
     return element
+
+
+def _layers(element: ET.Element, files: Sequence[str]) -> None:
+    """What a disk is over: libvirt takes its time to find that out, for each layer."""
+    for file in files:
+        element = ET.SubElement(element, "backingStore", type="file")
+        ET.SubElement(element, "format", type="raw" if file.endswith(".raw") else "qcow2")
+        ET.SubElement(element, "source", file=file)
+    ET.SubElement(element, "backingStore")
 
 
 def nic_element(nic: NicSource) -> ET.Element:
@@ -210,13 +235,20 @@ def labelled(labels: Mapping[str, str], document: Mapping[str, object] | None = 
 def labels_of(xml: ET.Element | str) -> dict[str, str]:
     """The labels in the XML of a domain or a network; none when it is not ours."""
     root = ET.fromstring(xml) if isinstance(xml, str) else xml
-    return {each.attrib["name"]: each.attrib["value"] for each in root.iter(f"{{{LABELS}}}label")}
+    return {each.attrib["name"]: each.attrib["value"] for each in _ours(root, "label")}
+
+
+def _ours(root: ET.Element, tag: str) -> Iterator[ET.Element]:
+    """Elements of ours; without their namespace where libvirt told nothing but the metadata."""
+    yield from root.iter(f"{{{LABELS}}}{tag}")
+    if root.tag == "resource":
+        yield from root.iter(tag)
 
 
 def document_of(xml: ET.Element | str) -> dict[str, object] | None:
     """The spec in the XML of a domain, as `labelled` wrote it."""
     root = ET.fromstring(xml) if isinstance(xml, str) else xml
-    found = next(root.iter(f"{{{LABELS}}}spec"), None)
+    found = next(_ours(root, "spec"), None)
     if found is None or not found.text:
         return None
     document: dict[str, object] = json.loads(found.text)

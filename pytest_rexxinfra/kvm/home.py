@@ -67,9 +67,9 @@ class Home(OwnPool):
     ) -> str:
         """Make a volume of ``capacity`` bytes and return its path. One round trip.
 
-        ``backing`` is the path of a qcow2 file of which it shows what was not written; without ``capacity`` it is as
-        large as that. ``owner`` are user and group on the node, else QEMU's own. Raises `LibvirtError` when the name is
-        taken.
+        ``backing`` is the path of a file, qcow2 unless its name ends in ``.raw``, of which it shows what was not
+        written; without ``capacity`` it is as large as that. ``owner`` are user and group on the node, else QEMU's own.
+        Raises `LibvirtError` when the name is taken.
         """
         self.do(lambda pool: pool.createXML, self._described(name, capacity, format, backing, owner), 0)
         return str(self.path / name)
@@ -85,7 +85,10 @@ class Home(OwnPool):
         """A volume, as https://libvirt.org/formatstorage.html has it."""
         size = "" if capacity is None else f"<capacity>{capacity}</capacity>"
         compat = "<compat>1.1</compat>" if format == "qcow2" else ""
-        backed = f"<backingStore><path>{escape(backing)}</path><format type='qcow2'/></backingStore>" if backing else ""
+        below = "raw" if backing and backing.endswith(".raw") else "qcow2"
+        backed = (
+            f"<backingStore><path>{escape(backing)}</path><format type='{below}'/></backingStore>" if backing else ""
+        )
         return (
             f"<volume><name>{escape(name)}</name>{size}<allocation>0</allocation>"
             f"<target><format type='{format}'/>{compat}{self._permitted(owner)}</target>{backed}</volume>"
@@ -234,6 +237,13 @@ class Home(OwnPool):
         for each in (name, *marks):
             if each in volumes:
                 self._remove(each)
+
+    def delete_all(self, prefix: str) -> None:
+        """Remove the volumes whose names begin so, and what is left of uploads of them."""
+        for name, volume in self._volumes().items():
+            if name.startswith(prefix):
+                with suppress(Missing):
+                    self.node.ask(volume.delete, 0)
 
     def sweep(self) -> None:
         """Remove what dead processes left half uploaded."""

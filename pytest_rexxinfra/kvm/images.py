@@ -23,13 +23,14 @@ _DISKS = (".qcow2", ".img", ".raw")
 class Base:
     """A disk that layers are put over: the volume, its path on the node, and whether it boots by itself.
 
-    ``key`` names its content.
+    ``key`` names its content. It is ``whole``, or has layers below it.
     """
 
     volume: str
     path: str
     key: str
     bootable: bool = False
+    whole: bool = True
 
 
 class KvmImages:
@@ -97,6 +98,15 @@ class KvmImages:
     def remove(self, image: str) -> None:
         """Remove a saved image; one that is gone is no error."""
         self._home.delete(committed(image))
+
+    def bring(self, image: str, to: KvmImages, deadline: Deadline) -> None:
+        """Copy a saved image to another node."""
+        volume = committed(image)
+        with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
+            file = Path(scratch, volume)
+            with file.open("wb") as target:
+                self._home.download(volume, target)
+            to._home.upload(volume, file, deadline, "qcow2")
 
     def save(self, image: str, disk: str, deadline: Deadline) -> str:
         """Save a disk of the node, that nobody writes to, as an image; an older one of that name is replaced."""

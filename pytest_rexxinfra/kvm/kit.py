@@ -19,7 +19,7 @@ from ..images.debian import confined
 from ..locks import locked
 from ..paths import cache_dir
 from ..tools import run_tool
-from .reseed import reseed_program
+from .renewal import renewal_program
 
 _SUITE = "bookworm"
 _PACKAGES = ("busybox-static", "linux-image-cloud-amd64", "qemu-guest-agent")
@@ -53,7 +53,7 @@ def kit(events: Events, deadline: Deadline) -> Kit:
     Raises `ImageError` when it cannot be made, `DeadlineExceeded`.
     """
     programs = {path.name: path.read_bytes() for path in sorted(_GUEST.iterdir()) if path.is_file()}
-    programs["reseed"] = reseed_program()
+    programs["renew"] = renewal_program()
     made_of = repr((_SUITE, _PACKAGES, sorted(_GROUPS.items()), sorted(programs.items())))
     key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
     home = cache_dir() / "kvm" / f"kit-{key}"
@@ -101,7 +101,7 @@ def _tree(tree: Path, root: Path, programs: dict[str, bytes]) -> None:
     for folder in ("bin", "modules", "kit/lib"):
         (tree / folder).mkdir(parents=True)
     shutil.copy(root / "bin/busybox", tree / "bin/busybox")
-    shutil.copy(root / "bin/busybox", tree / "kit/busybox")
+    (tree / "kit/busybox").hardlink_to(tree / "bin/busybox")
     for name, content in programs.items():
         path = tree / "init" if name == "init" else tree / "kit" / name
         path.write_bytes(content)

@@ -68,8 +68,8 @@ class Lost:
 class Nodes:
     """The libvirt hosts of one target, in its order.
 
-    ``patience`` is how many seconds a node has to answer. Safe for several threads; several processes of one user
-    heed each other's choices.
+    ``patience`` is how many seconds a node has to answer; ``connect`` gives the node of an address. Safe for several
+    threads; several processes of one user heed each other's choices.
     """
 
     def __init__(
@@ -78,11 +78,13 @@ class Nodes:
         *,
         room: Room | None = None,
         patience: float = PATIENCE,
+        connect: Callable[[NodeAddress], Node] | None = None,
     ) -> None:
+        connect = connect or (lambda each: Node(each.uri, each.name))
         self.addresses = {each.name: each for each in addresses}
         self.room = room or Room()
         self.patience = patience
-        self._nodes = {each.name: Node(each.uri, each.name) for each in addresses}
+        self._nodes = {each.name: connect(each) for each in addresses}
         self._labels: dict[str, Mapping[str, str]] = {}
         self._silent: dict[str, tuple[float, NodeInfo]] = {}
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..deadline import Deadline
 from ..errors import ProvisionError, UsageError
+from ..hardware import Disk, Hardware
 from ..model import Resource, Spec
 from ..spec_document import to_document
-from .disk import file_digest
-from .domain import DirectBoot, DiskSource, Domain, FirmwareBoot, NicSource
-from .identity import mac_address
+from .disk import disk_format, file_digest
+from .domain import DirectBoot, DiskSource, Domain, FirmwareBoot
 from .images import Base
 from .node import fixed_uuid
 from .site import Site
+from .wire import Wire
 
 MEMORY = 512 << 20
 """Bytes of memory of a machine whose spec does not say."""
@@ -24,41 +26,42 @@ MEMORY = 512 << 20
 _UPLOADING = 300.0
 _INIT = "rexx.init=/sbin/init"
 _GROUPS = {"scsi": "scsi", "sata": "sata", "usb": "usb"}
-_FORMAT = 2
+_FORMAT = 3
 """Part of every template's key: raise it when machines are made in another way."""
+
+Lookup = Callable[[str], DiskSource]
+"""Where the disk of the lab is that has a name; raises `UsageError`."""
 
 
 @dataclass(frozen=True)
-class Wire:
-    """A machine's place in a network that libvirt has: the interface, and the script that sets it up in the guest."""
+class Layer:
+    """A volume to be made for a machine alone: empty with a ``size`` in bytes, or over the file ``backing``."""
 
-    nic: NicSource
-    script: str
-    address: str | None = None
+    name: str
+    size: int | None = None
+    backing: str | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that one machine is made of. ``extras`` are volumes of its own to be made first, by name: size in bytes."""
+    """All that one machine is made of. ``layers`` are made before it starts, the first one has its files.
+
+    ``seed`` is what cloud-init reads, for machines that boot by themselves.
+    """
 
     machine: Resource
     spec: Spec
     base: Base
     domain: Domain
-    wires: tuple[Wire, ...] = ()
-    extras: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def mac(self) -> str | None:
-        """The MAC address of the first interface."""
-        return self.domain.nics[0].mac if self.domain.nics else None
+    layers: Sequence[Layer]
+    wires: Sequence[Wire] = ()
+    seed: str | None = None
 
     @property
     def likes_others(self) -> bool:
         """Whether the machine can go on from the memory of another one, as nothing of it is peculiar."""
-        spec = self.spec
-        own_nics = replace(spec.hardware, nics=()) == type(spec.hardware)()
-        return own_nics and not spec.user_data and not self.base.bootable and not self.extras
+        usual = replace(self.spec.hardware, nics=(), vnc=False) == Hardware()
+        return usual and len(self.wires) < 2 and not self.base.bootable
 
     def template_key(self, site: Site) -> str:
         """Names everything that the memory of a machine like this one depends on."""
@@ -79,61 +82,96 @@ class Plan:
 
 
 def plan(
-    machine: Resource, spec: Spec, base: Base, site: Site, *, accelerated: bool, wires: tuple[Wire, ...] = ()
+    machine: Resource,
+    spec: Spec,
+    base: Base,
+    site: Site,
+    lookup: Lookup,
+    *,
+    accelerated: bool,
+    wires: Sequence[Wire] = (),
 ) -> Plan:
     """What a machine is made of. Files of the controller that it needs are uploaded to the node.
 
     Raises `UsageError`, `ProvisionError` for more memory than the node has.
     """
     memory = spec.memory or MEMORY
-    _check_memory(site, memory, machine)
-    extras: dict[str, int] = {}
-    disks = [DiskSource.volume(str(site.home.path / f"{machine.name}.qcow2"))]
+    _check(site, memory, spec, machine)
+    layers = [Layer(f"{machine.name}.qcow2", backing=base.path)]
+    below = (base.path,) if base.whole else None
+    disks = [DiskSource.volume(str(site.home.path / layers[0].name), below=below)]
     for number, disk in enumerate(spec.hardware.disks, 1):
-        name = f"{machine.name}.disk{number}.qcow2"
-        if disk.size is None:
-            raise UsageError(
-                f"disk {disk.source!r} is no size", where=f"kvm:{machine.name}", hint="1g, for a new empty disk"
-            )
-        extras[name] = disk.size
-        disks.append(DiskSource.volume(str(site.home.path / name), bus=disk.bus, read_only=disk.read_only))
+        layer = layer_for(disk, f"{machine.name}.disk{number}.qcow2", site)
+        if layer is None:
+            disks.append(replace(lookup(disk.source), bus=disk.bus, read_only=disk.read_only))
+        else:
+            layers.append(layer)
+            path = str(site.home.path / layer.name)
+            disks.append(DiskSource.volume(path, bus=disk.bus, read_only=disk.read_only))
     for path in spec.hardware.cdroms:
-        disks.append(DiskSource.volume(_uploaded(site, Path(path)), format="raw", device="cdrom"))
+        disks.append(DiskSource.volume(uploaded(site, Path(path)), format="raw", device="cdrom"))
+    seed = f"{machine.name}.seed.iso" if base.bootable else None
+    if seed:
+        disks.append(DiskSource.volume(str(site.home.path / seed), format="raw", read_only=True))
     domain = Domain(
         name=machine.name,
         uuid=fixed_uuid(machine.lease),
         memory=memory,
-        cpus=max(1, round(spec.cpus or 1)),
-        boot=_boot(spec, base, site, machine),
+        cpus=int(spec.cpus or 1),
+        boot=_boot(spec, base, site),
         disks=disks,
-        nics=_nics(machine, spec, wires),
+        nics=[wire.nic for wire in wires],
         labels=machine.labels(),
         document=to_document(spec),
         console=str(site.home.path / f"{machine.name}.log"),
         accelerated=accelerated,
         vnc=spec.hardware.vnc,
     )
-    return Plan(machine, spec, base, domain, wires, extras)
+    return Plan(machine, spec, base, domain, layers, wires, seed)
 
 
-def _check_memory(site: Site, memory: int, machine: Resource) -> None:
+def layer_for(disk: Disk, name: str, site: Site) -> Layer | None:
+    """The volume for a disk that only its machine writes to; ``None`` for one that the lab has."""
+    if disk.size is not None:
+        return Layer(name, size=disk.size)
+    if "/" not in disk.source:
+        return None
+    path = Path(disk.source)
+    return Layer(name, backing=uploaded(site, path, disk_format(path, Deadline(_UPLOADING))))
+
+
+def make_layers(layers: Sequence[Layer], site: Site) -> None:
+    """Make the volumes; the caller removes those that are there when one cannot be made."""
+    for each in layers:
+        site.home.create(each.name, each.size, "qcow2", each.backing)
+
+
+def uploaded(site: Site, path: Path, format: str = "raw") -> str:
+    """The path on the node of a file of the controller, known by its content."""
+    return site.home.upload(f"file-{file_digest(path)[:20]}.{format}", path, Deadline(_UPLOADING), format)
+
+
+def _check(site: Site, memory: int, spec: Spec, machine: Resource) -> None:
+    where = f"kvm:{machine.name}"
+    if spec.cpus is not None and not math.isclose(spec.cpus, int(spec.cpus)):
+        raise UsageError(f"cpus: {spec.cpus:g} is no whole number of processors, and a virtual machine has whole ones")
     there = int(site.node.ask(site.node.connection.getInfo)[1]) << 20
     if memory > there:
         raise ProvisionError(
             f"the machine is to have {memory >> 20} MiB of memory, and its node has {there >> 20} MiB",
-            where=f"kvm:{machine.name}",
+            where=where,
             hint="give it less with memory=…",
         )
 
 
-def _boot(spec: Spec, base: Base, site: Site, machine: Resource) -> DirectBoot | FirmwareBoot:
+def _boot(spec: Spec, base: Base, site: Site) -> DirectBoot | FirmwareBoot:
     hardware = spec.hardware
     if hardware.kernel:
-        kernel = _uploaded(site, Path(hardware.kernel))
-        initrd = _uploaded(site, Path(hardware.initrd)) if hardware.initrd else site.initrd
+        kernel = uploaded(site, Path(hardware.kernel))
+        initrd = uploaded(site, Path(hardware.initrd)) if hardware.initrd else site.initrd
         return DirectBoot(kernel, initrd, hardware.cmdline or _cmdline(spec))
     if hardware.firmware or base.bootable:
-        return FirmwareBoot()
+        return FirmwareBoot(efi=hardware.firmware == "efi")
     return DirectBoot(site.kernel, site.initrd, hardware.cmdline or _cmdline(spec))
 
 
@@ -144,16 +182,3 @@ def _cmdline(spec: Spec) -> str:
     groups += ["sata", "cdrom"] if spec.hardware.cdroms else []
     words += [f"rexx.modules={','.join(groups)}"] if groups else []
     return " ".join(words)
-
-
-def _nics(machine: Resource, spec: Spec, wires: tuple[Wire, ...]) -> tuple[NicSource, ...]:
-    if spec.network == "none":
-        return ()
-    if wires:
-        return tuple(wire.nic for wire in wires)
-    return (NicSource("user", mac_address(machine.lease)),)
-
-
-def _uploaded(site: Site, path: Path) -> str:
-    """The path on the node of a file of the controller, known by its content."""
-    return site.home.upload(f"file-{file_digest(path)[:20]}", path, Deadline(_UPLOADING))

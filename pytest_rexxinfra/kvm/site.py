@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from functools import cached_property
 from xml.etree import ElementTree as ET
 
 from ..deadline import Deadline
 from ..events import Events
 from ..images import ImageStore
+from ..model import Resource
 from .acceleration import is_accelerated
 from .home import Home
 from .images import KvmImages
@@ -49,15 +49,13 @@ class Site:
         """The path of the plugin's initrd on the node."""
         return self.home.upload(f"initrd-{self.kit.key}", self.kit.initrd, Deadline(_BUILDING))
 
-    def accelerated(self, labels: Mapping[str, str], name: str, deadline: Deadline) -> bool:
-        """Whether guests are run by the processor itself; a machine of this name and labels may be made to find out."""
+    def accelerated(self, machine: Resource, deadline: Deadline) -> bool:
+        """Whether guests are run by the processor itself; one may be made to find out, beside ``machine``."""
         if self._wanted != "auto":
             return self._wanted == "kvm"
         with self._lock:
             if self._accelerated is None:
-                self._accelerated = is_accelerated(
-                    self.node, self.kernel, self.initrd, labels, f"{name}.trial", deadline
-                )
+                self._accelerated = is_accelerated(self.node, self.kernel, self.initrd, machine, deadline)
         return self._accelerated
 
     @cached_property

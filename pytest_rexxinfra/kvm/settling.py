@@ -1,0 +1,132 @@
+"""What is done to a machine whenever it has begun to run, so that it is the one that it is to be, and does its work."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import shlex
+import time
+import uuid
+from contextlib import suppress
+
+from ..channels.request import await_answer
+from ..deadline import Deadline
+from ..errors import DeadlineExceeded, ProvisionError
+from ..model import Spec
+from ..spec_document import HIDDEN
+from .seeding import await_cloud_init
+from .vm import Vm
+
+ENVIRONMENT = "/run/rexxinfra/env"
+"""A file in the guest with the variables of the spec, for a shell to read; no process has them in its arguments."""
+
+MAIN_LOG = "/run/rexxinfra/main.log"
+"""What the main process prints, in the guest."""
+
+MAIN_ENDED = "rexxinfra: the main process ended with status "
+"""What the console says then, followed by the end of `MAIN_LOG`."""
+
+SETTLED = "rexxinfra: settled "
+"""What the console says when the machine is the one that it is to be."""
+
+_DOING = "making the machine what it is to be"
+_PATIENCE = 5.0
+_FIRST, _LONGEST = 0.002, 0.02
+"""Seconds between two looks at a file."""
+
+_ENTROPY = 64
+"""Bytes: twice the key of the kernel's random number generator, and half of what `renewal` takes."""
+
+_READ_ENVIRONMENT = f"[ ! -r {ENVIRONMENT} ] || . {ENVIRONMENT}"
+
+# Whatever the agent starts is in the group, and what that starts.
+_LIMIT = """
+[ -e /sys/fs/cgroup/cgroup.procs ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit
+echo +pids >/sys/fs/cgroup/cgroup.subtree_control
+mkdir -p /sys/fs/cgroup/rexxinfra && echo {pids} >/sys/fs/cgroup/rexxinfra/pids.max || exit
+read -r agent </run/rexxinfra/agent.pid
+for pid in $agent $PPID $$; do echo $pid >/sys/fs/cgroup/rexxinfra/cgroup.procs; done
+"""
+
+
+def await_up(vm: Vm, deadline: Deadline) -> None:
+    """Wait until a machine that boots has done so, and can be used."""
+    vm.await_agent(deadline)
+    if vm.record.cloud:
+        await_cloud_init(vm, deadline)
+    elif vm.spec.boot:
+        vm.await_system(deadline)
+
+
+def settle(vm: Vm, deadline: Deadline, *, clone: bool = False) -> None:
+    """Give a machine its name, addresses, variables and limits, and begin what it is for.
+
+    A ``clone`` has the memory of another machine: it gets new random numbers and the present time, too. Raises
+    `ProvisionError`.
+    """
+    mark = f"{SETTLED}{secrets.token_hex(4)}"
+    lines = [f"trap 'echo {mark} >/dev/console' EXIT", *_lines(vm, clone), "exit 0\n"]
+    job = vm.agent.start("\n".join(lines), deadline)
+    if vm.node.local:
+        # The guest has better things to do than to tell that it is not ready yet.
+        with suppress(DeadlineExceeded):
+            told = deadline.within(_PATIENCE)
+            told.wait_for(lambda: mark in vm.console(), _DOING, first=_FIRST, longest=_LONGEST)
+    answer = await_answer(vm.agent, job, deadline, _DOING)
+    if answer.status:
+        raise ProvisionError(
+            "the machine could not be given its name, addresses and limits",
+            output=(answer.stdout + answer.stderr).decode("utf-8", "replace"),
+            where=vm.where,
+        )
+
+
+def _lines(vm: Vm, clone: bool) -> list[str]:
+    record, spec = vm.record, vm.spec
+    lines = []
+    if clone:
+        addresses = [mac for mac, _ in record.wires]
+        interface = f"{_number(addresses[0])} ${{nic##*/}}" if addresses else ""
+        lines.append("for nic in /sys/class/net/e*; do :; done")
+        lines.append(f"/run/rexxinfra/renew {time.time_ns()} {interface} <<'='\n{secrets.token_hex(_ENTROPY)}\n=")
+    if not record.cloud:
+        words = [spec.hostname or vm.name[:64], uuid.uuid4().hex]
+        words += [word for mac, setting in record.wires if setting for word in (mac, setting)]
+        lines.append(f"set -- {shlex.join(words)}\n. /run/rexxinfra/settle")
+    lines += _environment(spec)
+    lines += [_LIMIT.format(pids=spec.pids)] if spec.pids else []
+    lines += [_main_process(spec)] if spec.command is not None else []
+    return lines
+
+
+def _number(mac: str) -> int:
+    """A MAC address as `renewal` takes it."""
+    return int.from_bytes(bytes.fromhex(mac.replace(":", "")), "little")
+
+
+def prelude(spec: Spec) -> str:
+    """The shell command before those of the user."""
+    return _READ_ENVIRONMENT if spec.env else ""
+
+
+def _environment(spec: Spec) -> list[str]:
+    """Brings the variables into the guest, where they are lost with each boot."""
+    known = {name: value for name, value in spec.env.items() if value != HIDDEN}
+    if not known:
+        return []
+    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in known.items())
+    encoded = base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+    return [f"(umask 077; echo {encoded} | /run/rexxinfra/busybox base64 -d >{ENVIRONMENT})"]
+
+
+def _main_process(spec: Spec) -> str:
+    """Starts it; when it ends, the machine does, and tells on its console how it was."""
+    from ..ssh.host import as_user
+
+    words = [*(as_user(spec.user) if spec.user else ()), *(spec.command or ())]
+    process = (
+        f"{prelude(spec) or ':'}\n{shlex.join(words)}\n"
+        f'{{ echo "{MAIN_ENDED}$?"; tail -c 65536 {MAIN_LOG}; }} >/dev/console\n'
+        "sync; /run/rexxinfra/end poweroff"
+    )
+    return f"setsid sh -c {shlex.quote(process)} >{MAIN_LOG} 2>&1 </dev/null &"
