@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from .errors import DeadlineExceeded
+from .interrupts import give_way
 
 T = TypeVar("T")
 
@@ -54,10 +55,12 @@ class Deadline:
     ) -> T:
         """Call ``probe`` until it returns something true, ``first`` seconds apart, then more, up to ``longest``.
 
-        Errors of ``probe`` pass through at once, so a probe reports a dead machine by raising.
+        Errors of ``probe`` pass through at once, so a probe reports a dead machine by raising. A signal that ends the
+        run ends the wait.
         """
         pause = first
         while True:
+            give_way()
             found = probe()
             if found:
                 return found

@@ -17,6 +17,14 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP came: everything is taken down as after Ctrl-C."""
 
 
+class GaveWay(KeyboardInterrupt):
+    """A wait was given up for a signal that had been put off; that follows once everything is removed."""
+
+
+_noted: list[int] = []
+"""The signals that are put off now, unless somebody has given way to them."""
+
+
 class Interrupts:
     """Handles the signals that end a run, from `install` to `restore`.
 
@@ -108,13 +116,16 @@ class Interrupts:
 def postponed() -> Iterator[None]:
     """Put off signals that end the run until the block is over; a second one does not wait.
 
-    For what must not be cut in two: a call that creates something, and writing down what it created.
-    Outside the main thread, where no signal is handled, this does nothing.
+    For what must not be cut in two: a call that creates something, and writing down what it created. Where it only
+    waits, `give_way` ends it, so that it removes what it made. Outside the main thread, where no signal is handled,
+    this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    global _noted
     noted: list[int] = []
+    outer, _noted = _noted, noted
 
     def note(number: int, frame: FrameType | None) -> None:
         active = Interrupts.active()
@@ -129,7 +140,16 @@ def postponed() -> Iterator[None]:
             signal.signal(number, note)
         yield
     finally:
+        _noted = outer
         for number, handler in handled.items():
             signal.signal(number, handler)
         if noted:
             signal.raise_signal(noted[0])
+
+
+def give_way() -> None:
+    """Raise `GaveWay`, once, if a signal was put off here; for waits that may be long, and leave nothing half done."""
+    global _noted
+    if _noted and threading.current_thread() is threading.main_thread():
+        _noted = []
+        raise GaveWay

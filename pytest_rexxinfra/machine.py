@@ -664,6 +664,11 @@ class Machine:
         """Names of the machine's snapshots, oldest first."""
         return list(self.driver.snapshots(self.resource))
 
+    def delete_snapshot(self, name: str = "default", timeout: float = 120.0) -> None:
+        """Remove a snapshot. Raises `UsageError` for an unknown one."""
+        with self._doing("delete snapshot", name):
+            self.driver.delete_snapshot(self.resource, name, Deadline(timeout))
+
     def save_state(self, name: str = "default", timeout: float = 120.0) -> None:
         """Save files, memory and processes under a name, for `restore_state`."""
         check_name("name of a state", name)

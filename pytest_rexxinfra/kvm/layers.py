@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
 from xml.etree import ElementTree as ET
@@ -70,19 +70,38 @@ def freeze(vm: Vm, deadline: Deadline, memory: str | None = None) -> dict[str, s
 def cover(vm: Vm, file: str, number: int) -> str:
     """Make a new layer over a file, and return its path."""
     name = _LAYER.sub("", PurePosixPath(file).name)
-    return vm.site.home.create(f"{name}.layer{number}.qcow2", None, "qcow2", file)
+    made = vm.site.home.create(f"{name}.layer{number}.qcow2", None, "qcow2", file)
+    vm.note(below={**vm.record.below, made: file})
+    return made
 
 
-def recover(vm: Vm, files: Mapping[str, str]) -> dict[str, str]:
-    """Let a stopped machine start the next time from what is in some files, with new layers over them.
+def pin(vm: Vm, files: Iterable[str]) -> None:
+    """Let files be there as long as the machine is, for something else needs them."""
+    vm.note(pinned=[*vm.record.pinned, *files])
 
-    Returns the files that it wrote to before.
-    """
+
+def collect(vm: Vm) -> None:
+    """Remove layers that nothing is over any more, and of which no state was kept."""
+    record = vm.record
+    needed = {*record.pinned, *tops(vm, vm.xml(inactive=True)).values()}
+    needed.update(file for snapshot in record.snapshots for file in snapshot.files.values())
+    for file in [*needed]:
+        while file := record.below.get(file, ""):
+            needed.add(file)
+    known = {*record.below, *record.below.values()}
+    for file in known - needed:
+        name = PurePosixPath(file).name
+        if name.startswith(f"{vm.name}."):
+            vm.site.home.delete(name)
+    vm.note(below={above: below for above, below in record.below.items() if above in needed})
+
+
+def recover(vm: Vm, files: Mapping[str, str]) -> None:
+    """Let a stopped machine start the next time from what is in some files, with new layers over them."""
     before = tops(vm, vm.xml(inactive=True))
     number = vm.record.layers + 1
     vm.note(layers=number)
     _rewire(vm, {target: cover(vm, files[target], number) for target in before if target in files})
-    return before
 
 
 def _rewire(vm: Vm, files: Mapping[str, str]) -> None:

@@ -23,6 +23,7 @@ from .wire import Wire
 MEMORY = 512 << 20
 """Bytes of memory of a machine whose spec does not say."""
 
+_LEAST = 96 << 20
 _UPLOADING = 300.0
 _INIT = "rexx.init=/sbin/init"
 _GROUPS = {"scsi": "scsi", "sata": "sata", "usb": "usb"}
@@ -155,6 +156,10 @@ def _check(site: Site, memory: int, spec: Spec, machine: Resource) -> None:
     where = f"kvm:{machine.name}"
     if spec.cpus is not None and not math.isclose(spec.cpus, int(spec.cpus)):
         raise UsageError(f"cpus: {spec.cpus:g} is no whole number of processors, and a virtual machine has whole ones")
+    if memory < _LEAST and not spec.hardware.kernel:
+        raise UsageError(
+            f"memory: {memory >> 20} MiB is less than the {_LEAST >> 20} MiB with which the kernel boots", where=where
+        )
     there = int(site.node.ask(site.node.connection.getInfo)[1]) << 20
     if memory > there:
         raise ProvisionError(

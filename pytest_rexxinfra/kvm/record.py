@@ -14,13 +14,15 @@ class Snapshot:
     """A state that was saved. ``files`` are the layers that nothing writes to any more, by what the guest calls the
     disk; an internal one is in them, and they are written to.
 
-    ``memory`` is the file with the memory and devices, or, of an internal one, empty when it has them.
+    ``memory`` is the file with the memory and devices, or, of an internal one, empty when it has them; ``tag`` is how
+    an internal one is called there.
     """
 
     name: str
     files: Mapping[str, str]
     memory: str | None = None
     internal: bool = False
+    tag: str = ""
 
     @property
     def kind(self) -> str:
@@ -33,7 +35,8 @@ class VmRecord(Record):
     """``uri`` and ``node`` say where the machine is, and ``made`` how it began to run.
 
     ``cloud`` says that it has its settings from cloud-init; else ``wires`` are the MAC addresses of its interfaces and
-    how each is set up, ``""`` for one that is left alone. ``layers`` counts the layers that were put over its disks.
+    how each is set up, ``""`` for one that is left alone. ``layers`` counts the layers that were put over its disks,
+    ``below`` says what each is over, and ``pinned`` are those that something else is over.
     """
 
     uri: str = ""
@@ -43,6 +46,8 @@ class VmRecord(Record):
     wires: Sequence[Sequence[str]] = field(default_factory=list)
     address: str | None = None
     layers: int = 0
+    below: Mapping[str, str] = field(default_factory=dict)
+    pinned: Sequence[str] = field(default_factory=list)
     saved: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     @property

@@ -88,7 +88,7 @@ def _lines(vm: Vm, clone: bool) -> list[str]:
         addresses = [mac for mac, _ in record.wires]
         interface = f"{_number(addresses[0])} ${{nic##*/}}" if addresses else ""
         lines.append("for nic in /sys/class/net/e*; do :; done")
-        lines.append(f"/run/rexxinfra/renew {time.time_ns()} {interface} <<'='\n{secrets.token_hex(_ENTROPY)}\n=")
+        lines.append(_renewal(interface))
     if not record.cloud:
         words = [spec.hostname or vm.name[:64], uuid.uuid4().hex]
         words += [word for mac, setting in record.wires if setting for word in (mac, setting)]
@@ -97,6 +97,15 @@ def _lines(vm: Vm, clone: bool) -> list[str]:
     lines += [_LIMIT.format(pids=spec.pids)] if spec.pids else []
     lines += [_main_process(spec)] if spec.command is not None else []
     return lines
+
+
+def renew(vm: Vm, deadline: Deadline) -> None:
+    """Give a machine that goes on from an older memory the present time, and random numbers of its own."""
+    vm.checked(_renewal(""), deadline, "renewing the clock and the random numbers")
+
+
+def _renewal(interface: str) -> str:
+    return f"/run/rexxinfra/renew {time.time_ns()} {interface} <<'='\n{secrets.token_hex(_ENTROPY)}\n=\n"
 
 
 def _number(mac: str) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..images import ImageStore
     from ..kube import PodManifest
     from ..machine import Machine
+    from .storage import Storage
 
 _SPAWNING = 5.0
 
@@ -296,6 +297,20 @@ class Driver(ABC):
         """Names of the machine's snapshots, oldest first."""
         self._cannot(Capability.SNAPSHOT)
 
+    def check_snapshot(self, machine: Resource, name: str) -> None:
+        """Raise `UsageError`, with those that there are, unless the machine has a snapshot of that name."""
+        known = self.snapshots(machine)
+        if name not in known:
+            raise UsageError(
+                f"there is no snapshot {name!r}",
+                where=f"{self.name}:{machine.name}",
+                hint=f"there are: {', '.join(known)}" if known else "machine.snapshot() makes one",
+            )
+
+    def delete_snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        """Keep a snapshot no more. Raises `UsageError` for an unknown name."""
+        self._cannot(Capability.SNAPSHOT)
+
     def save_state(self, machine: Resource, name: str, deadline: Deadline) -> None:
         """Save files, memory and processes of a running machine under a name."""
         self._cannot(Capability.SAVE_STATE)
@@ -319,6 +334,11 @@ class Driver(ABC):
     def create_volume(self, lease: Resource, deadline: Deadline) -> Resource:
         """Make an empty volume that machines can mount by its name."""
         self._cannot(Capability.VOLUMES)
+
+    @property
+    def storage(self) -> Storage:
+        """Pools of disks, and the disks in them; ``list`` and ``destroy`` know of them, too."""
+        self._cannot(Capability.STORAGE)
 
     def create_pod(self, lease: Resource, ports: Sequence[int], deadline: Deadline) -> Resource:
         """Make an empty pod, of whose network ``ports`` are published on the controller."""

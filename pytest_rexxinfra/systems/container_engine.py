@@ -430,22 +430,21 @@ class EngineDriver(Driver):
 
     def restore(self, machine: Resource, name: str, deadline: Deadline) -> None:
         """The machine becomes another container, with its name and labels, made from the snapshot."""
-        snapshots = self._snapshots(machine)
-        if name not in snapshots:
-            raise UsageError(
-                f"there is no snapshot {name!r}",
-                where=self._where(machine),
-                hint=f"there are: {', '.join(snapshots) or 'none'}",
-            )
+        self.check_snapshot(machine, name)
+        image = self._snapshots(machine)[name]
         spec = self._specs[machine.lease]
         with self.engine.translated("inspecting the container", machine.name):
             mode = self.engine.api.inspect_container(machine.name)["HostConfig"]["NetworkMode"]
         self._remove_container(machine, deadline)
         shared = mode if mode.startswith("container:") else None
-        self._create(machine, spec, snapshots[name], deadline, shared)
+        self._create(machine, spec, image, deadline, shared)
 
     def snapshots(self, machine: Resource) -> Sequence[str]:
         return [*self._snapshots(machine)]
+
+    def delete_snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        self.check_snapshot(machine, name)
+        self.images.remove(self._snapshots(machine)[name])
 
     def _snapshots(self, machine: Resource) -> dict[str, str]:
         """Image of each snapshot by name, oldest first."""

@@ -348,17 +348,16 @@ class IncusDriver(Driver):
         )
 
     def snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
-        path = place("instances", _name(machine), "snapshots")
         if name in self.snapshots(machine):
-            self.api.run("DELETE", f"{path}/{name}", deadline=deadline)
-        self.api.run("POST", path, {"name": name}, deadline=deadline)
+            self.delete_snapshot(machine, name, deadline)
+        self.api.run("POST", place("instances", _name(machine), "snapshots"), {"name": name}, deadline=deadline)
+
+    def delete_snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        self.check_snapshot(machine, name)
+        self.api.run("DELETE", f"{place('instances', _name(machine), 'snapshots')}/{name}", deadline=deadline)
 
     def restore(self, machine: Resource, name: str, deadline: Deadline) -> None:
-        known = self.snapshots(machine)
-        if name not in known:
-            raise UsageError(
-                f"there is no snapshot {name!r}", where=_where(machine), hint=f"there are: {', '.join(known) or 'none'}"
-            )
+        self.check_snapshot(machine, name)
         self.api.run("PUT", place("instances", _name(machine)), {"restore": name}, deadline=deadline)
         if self.status(machine).phase is Phase.STOPPED:
             self._change(machine, "start", deadline)

@@ -23,7 +23,7 @@ from ..errors import (
     SystemUnavailable,
     UsageError,
 )
-from ..kvm import devices, inside, layers, power
+from ..kvm import devices, inside, layers, power, snapshots
 from ..kvm.address import NodeAddress, resolve
 from ..kvm.domain import DiskSource, NicSource, document_of
 from ..kvm.forwards import forward_all, forwarded
@@ -68,6 +68,8 @@ _CAPABILITIES = frozenset(
         Capability.REBOOT,
         Capability.RESET,
         Capability.RESTART,
+        Capability.SAVE_STATE,
+        Capability.SNAPSHOT,
         Capability.STATS,
         Capability.USER_DATA,
         Capability.USERS,
@@ -172,6 +174,7 @@ class KvmDriver(Driver):
     def clone(self, machine: Resource, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
         source = self._vm(machine)
         below = layers.freeze(source, deadline)
+        layers.pin(source, below.values())
         base = Base("", below["vda"], lease.lease, bootable=source.record.cloud, whole=False)
         return self._make(lease, spec, source.site, base, deadline, begin=self._maker.boot)
 
@@ -354,6 +357,36 @@ class KvmDriver(Driver):
                 _ = site.node.connection
                 found.append(site)
         return found
+
+    # -- states
+
+    def snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        self.take(machine, name, deadline)
+
+    def take(
+        self, machine: Resource, name: str, deadline: Deadline, *, memory: bool = False, internal: bool = False
+    ) -> None:
+        """Like `snapshot`; with the machine's ``memory``, and inside of its disks if it is to be ``internal``."""
+        snapshots.take(self._vm(machine), name, deadline, memory=memory, internal=internal)
+
+    def restore(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        snapshots.restore(self._vm(machine), name, deadline)
+
+    def snapshots(self, machine: Resource) -> Sequence[str]:
+        return [each.name for each in snapshots.listed(self._vm(machine))]
+
+    def kept(self, machine: Resource) -> Mapping[str, str]:
+        """The machine's snapshots, oldest first, and of which kind each is, in words."""
+        return {each.name: each.kind for each in snapshots.listed(self._vm(machine))}
+
+    def delete_snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        snapshots.delete(self._vm(machine), name, deadline)
+
+    def save_state(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        self.take(machine, name, deadline, memory=True)
+
+    def restore_state(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        self.restore(machine, name, deadline)
 
     # -- its life
 

@@ -39,6 +39,11 @@ class Copies:
             layers.copy(outside(record.pid, layers.upper(record.generation)), place / "upper", deadline)
         os.utime(place)
 
+    def forget(self, record: RootfsRecord, name: str, deadline: Deadline) -> None:
+        """Remove what was saved under a name."""
+        layers = layers_of(self._shelf, record)
+        layers.remove(outside(record.pid, layers.saved(name)), deadline)
+
     def names(self, record: RootfsRecord) -> Sequence[str]:
         """The names of what `save` has saved, oldest first."""
         place = outside(record.pid, layers_of(self._shelf, record).saved(""))

@@ -467,15 +467,13 @@ class RootfsDriver(Driver):
     def snapshots(self, machine: Resource) -> Sequence[str]:
         return self._copies.names(self._held(machine))
 
+    def delete_snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        self.check_snapshot(machine, name)
+        self._copies.forget(self._held(machine), name, deadline)
+
     def restore(self, machine: Resource, name: str, deadline: Deadline) -> None:
         record, spec = self._held(machine), self._spec(machine)
-        known = self.snapshots(machine)
-        if name not in known:
-            raise UsageError(
-                f"the machine has no snapshot {name!r}",
-                where=f"{self.name}:{machine.name}",
-                hint=f"it has: {', '.join(known)}" if known else "machine.snapshot() makes one",
-            )
+        self.check_snapshot(machine, name)
         layers = layers_of(self.shelf, record)
         Cgroup(record.cgroup).thaw(deadline)
         self._processes.stop(machine.lease, record, deadline)

@@ -349,16 +349,16 @@ class VagrantDriver(SshDriver):
         self._vagrant(machine, "snapshot save", name, "--force", deadline=deadline)
 
     def restore(self, machine: Resource, name: str, deadline: Deadline) -> None:
-        known = self.snapshots(machine)
-        if name not in known:
-            raise UsageError(
-                f"there is no snapshot {name!r}", where=_where(machine), hint=f"there are: {', '.join(known) or 'none'}"
-            )
+        self.check_snapshot(machine, name)
         self._again(machine, "snapshot restore", name, "--no-provision", deadline=deadline)
 
     def snapshots(self, machine: Resource) -> Sequence[str]:
         self._may(Capability.SNAPSHOT, machine)
         return self._environment(self._known(machine)).snapshots(Deadline(_LOOKING))
+
+    def delete_snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
+        self.check_snapshot(machine, name)
+        self._vagrant(machine, "snapshot delete", name, deadline=deadline)
 
     def _may(self, capability: Capability, machine: Resource) -> None:
         if capability not in self._providers[self._known(machine).provider].capabilities:

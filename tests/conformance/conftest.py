@@ -41,6 +41,8 @@ class Way:
     wishes: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 30
     """Seconds for a command."""
+    memory: str = "64m"
+    """So little that a machine still runs."""
     image: str = "mini"
     """One that its machines can be made of."""
     ground: Callable[[], AbstractContextManager[Mapping[str, str]]] = _nothing
@@ -61,7 +63,7 @@ WAYS = [
     Way("lxc", "lxc"),
     Way("lxc-privileged", "lxc", wishes={"privileged": True}),
     Way("incus", "incus"),
-    Way("kvm", "kvm"),
+    Way("kvm", "kvm", memory="128m"),
     Way("ssh", "ssh", ground=sshd.ground),
     Way("ssh-user", "ssh", ground=partial(sshd.ground, "deploy")),
     Way("vagrant", "vagrant", {"REXX_VAGRANT_PROVIDER": "docker"}, image="debian-12"),

@@ -30,10 +30,10 @@ def test_image(way: Way, lacks: Lacks, make: Callable[..., Machine]) -> None:
     assert machine.run("node -e 'console.log(6*7)'").lines == ["42"]
 
 
-def test_limits(lacks: Lacks, make: Callable[..., Machine]) -> None:
+def test_limits(way: Way, lacks: Lacks, make: Callable[..., Machine]) -> None:
     if lacks(Capability.LIMITS):
         return
-    machine = make(memory="64m", pids=30)
+    machine = make(memory=way.memory, pids=30)
     # While the kernel ends one process, it may choose another one too: that is to be no other than these.
     eater = "echo 1000 >/proc/self/oom_score_adj; head -c 300000000 /dev/zero | tail -c 250000000 | wc -c"
     assert "250000000" not in machine.run(eater).stdout

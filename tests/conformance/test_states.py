@@ -76,6 +76,11 @@ def test_snapshot_and_restore(lacks: Lacks, make: Callable[..., Machine], mark: 
     machine.restore("one")
     assert machine.read("/root/state") == b"third"
     assert sorted(machine.snapshots) == ["one", "two"]
+    machine.delete_snapshot("one")
+    assert machine.snapshots == ["two"]
+    assert machine.read("/root/state") == b"third"
+    machine.restore("two")
+    assert machine.read("/root/state") == b"second"
 
 
 def test_snapshot_that_is_none(lacks: Lacks, fresh: Machine) -> None:
@@ -84,6 +89,8 @@ def test_snapshot_that_is_none(lacks: Lacks, fresh: Machine) -> None:
     fresh.write("/root/state", "kept")
     with pytest.raises(UsageError, match="never-made"):
         fresh.restore("never-made")
+    with pytest.raises(UsageError, match="never-made"):
+        fresh.delete_snapshot("never-made")
     with pytest.raises(UsageError, match="no name"):
         fresh.snapshot("../escape")
     assert fresh.read("/root/state") == b"kept"

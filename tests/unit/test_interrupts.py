@@ -266,3 +266,37 @@ def test_other_threads_handle_nothing() -> None:
         """
     )
     assert said == (["True", "None"], 0)
+
+
+def test_a_wait_gives_way_once_and_the_signal_follows() -> None:
+    said = play(
+        """
+        from pytest_rexxinfra.deadline import Deadline
+        def never():
+            signal.raise_signal(N)
+        with Interrupts(lambda: say("second")).handled():
+            try:
+                with postponed():
+                    try:
+                        Deadline(20).wait_for(never, "what never comes")
+                    finally:
+                        Deadline(20).wait_for(lambda: True, "the removal of what was made")
+                        say("removed")
+            except KeyboardInterrupt as interrupt:
+                say(type(interrupt).__name__)
+        """
+    )
+    assert said == (["removed", "Terminated"], 0)
+
+
+def test_waits_go_on_where_no_signal_is_put_off() -> None:
+    said = play(
+        """
+        from pytest_rexxinfra.deadline import Deadline
+        with postponed():
+            pass
+        rounds = iter(range(3))
+        say(Deadline(20).wait_for(lambda: next(rounds) == 2, "the third round"))
+        """
+    )
+    assert said == (["True"], 0)
