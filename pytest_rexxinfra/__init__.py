@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .rexx.runtime import RexxRuntime as RexxRuntime
     from .session import Provisioner as Provisioner
     from .settings import Settings as Settings
+    from .storage import DiskVolume as DiskVolume
+    from .storage import StoragePool as StoragePool
     from .target import Target as Target
 
 __version__ = "0.1.0"
@@ -51,6 +53,7 @@ _HOMES = {
     "CommandResult": ".model",
     "CommandTimeout": ".errors",
     "DeadlineExceeded": ".errors",
+    "DiskVolume": ".storage",
     "Health": ".model",
     "ImageError": ".errors",
     "Lab": ".lab",
@@ -68,6 +71,7 @@ _HOMES = {
     "Settings": ".settings",
     "Spec": ".model",
     "Stats": ".model",
+    "StoragePool": ".storage",
     "SystemUnavailable": ".errors",
     "Target": ".target",
     "Unsupported": ".errors",
@@ -84,6 +88,7 @@ __all__ = [
     "CommandResult",
     "CommandTimeout",
     "DeadlineExceeded",
+    "DiskVolume",
     "Health",
     "ImageError",
     "Lab",
@@ -100,6 +105,7 @@ __all__ = [
     "Settings",
     "Spec",
     "Stats",
+    "StoragePool",
     "SystemUnavailable",
     "Target",
     "Unsupported",

@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Disk:
-    """One more disk: a new empty one of a size (``1g``), a volume of the lab by its name, or a file of the controller.
+    """One more disk: a new empty one of a size (``1g``), a disk of the lab by its name, or a file of the controller.
 
     A file is never written to: the machine has a layer of its own over it.
     """
@@ -50,7 +50,7 @@ class Disk:
             raise UsageError(f"disk: {disk.bus!r} is no bus", hint=f"one of {', '.join(BUSES)}")
         if disk.size is None and not disk.source.startswith(("/", ".", "~")) and not _NAME.fullmatch(disk.source):
             raise UsageError(
-                f"disk: {disk.source!r} is no size, volume or path", hint="1g, the name of a volume, a path"
+                f"disk: {disk.source!r} is no size, disk or path", hint="1g, a disk of the lab or its name, a path"
             )
         return disk
 
@@ -91,8 +91,9 @@ class Hardware:
     """How a virtual machine boots and what it has.
 
     With ``kernel`` that file of the controller is booted directly, with ``initrd`` and ``cmdline``; with ``firmware``
-    (``bios`` or ``efi``) whatever the disk has; with neither, the plugin's own kernel. ``disks`` are in addition to
-    the one with the root file system, ``nics`` in place of the usual one. ``cdroms`` are ISO files of the controller.
+    (``bios`` or ``efi``) whatever the disk has; with neither, the plugin's own kernel. ``root`` names a disk of the lab
+    that has the machine's files, in place of an image. ``disks`` are in addition to that one, ``nics`` in place of the
+    usual one. ``cdroms`` are ISO files of the controller.
     ``vnc`` gives it a screen at an address of the host that only this computer reaches.
     """
 
@@ -100,6 +101,7 @@ class Hardware:
     initrd: str | None = None
     cmdline: str | None = None
     firmware: str | None = None
+    root: str | None = None
     disks: tuple[Disk, ...] = ()
     cdroms: tuple[str, ...] = ()
     nics: tuple[Nic, ...] = ()
@@ -144,7 +146,7 @@ def _file(what: str) -> Callable[[Any], str]:
 
 
 def _list(value: Any) -> Iterable[Any]:
-    return [value] if isinstance(value, (str, Mapping, Disk, Nic)) else value
+    return value if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else [value]
 
 
 def _truth(value: Any) -> bool:
@@ -160,11 +162,19 @@ def _disk(value: Any) -> Disk:
     return disk
 
 
+def _root(value: Any) -> str:
+    disk = Disk.of(value)
+    if disk.size is not None or not _NAME.fullmatch(disk.source):
+        raise UsageError(f"root: {disk.source!r} is no disk of the lab", hint="pool.create and pool.find give one")
+    return disk.source
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "kernel": _file("kernel"),
     "initrd": _file("initrd"),
     "cmdline": str,
     "firmware": str,
+    "root": _root,
     "disks": lambda value: tuple(map(_disk, _list(value))),
     "cdroms": lambda value: tuple(map(_file("cdroms"), _list(value))),
     "nics": lambda value: tuple(map(Nic.of, _list(value))),

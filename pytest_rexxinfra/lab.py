@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .rexx.checkpoints import Checkpoint
     from .rexx.runtime import RexxRuntime
     from .rexxfile.image import ImageRecipe
+    from .storage import StoragePool
     from .systems.base import Driver, Lease
 
     Create = Callable[[Driver, Resource, Deadline], Resource]
@@ -240,7 +241,7 @@ class Lab:
         bake: bool = True,
     ) -> tuple[Driver, Spec, str]:
         """The driver, and what exactly it is asked for; without ``bake`` an image that has the build must be there."""
-        chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
+        chosen = self._chosen(target)
         driver = self.driver(chosen.system)
         if chosen.address and not driver.takes_address:
             raise UsageError(
@@ -584,6 +585,45 @@ class Lab:
             Kind.POD, target, name, lambda driver, lease, deadline: driver.create_pod(lease, ports, deadline)
         ).name
 
+    def storage(
+        self,
+        kind: str,
+        source: str | None = None,
+        *,
+        target: Target | str | None = None,
+        name: str = "pool",
+        **access: str | None,
+    ) -> StoragePool:
+        """Make a place for disks, or get ready to use one that is there; `PoolSource.of` tells what ``access`` may be.
+
+        Raises `Unsupported` where the system has none, `UsageError`, `PolicyViolation` for a directory of the
+        computer that is none of a test's business, `SystemUnavailable` naming what has to be installed,
+        `ProvisionError` when the server is not there or refuses.
+        """
+        from .storage import StoragePool
+        from .systems.storage import PoolSource
+
+        chosen = self._chosen(target)
+        driver = self.driver(chosen.system)
+        storage = driver.storage
+        wanted = replace(PoolSource.of(kind, source, **access), address=chosen.address)
+        if kind == "dir" and source is not None:
+            self._check_directory(source, driver)
+        keeper = _Keeper(self, chosen)
+        pool = keeper.make(Kind.POOL, name, lambda lease, deadline: storage.create_pool(lease, wanted, deadline))
+        return StoragePool(pool, kind, storage, keeper)
+
+    def _check_directory(self, path: str, driver: Driver) -> None:
+        try:
+            self.policy.check_directory(path, driver.name)
+        except PolicyViolation as refusal:
+            self.audit.refused(refusal, f"{Kind.POOL} {path}", driver.name)
+            raise
+
+    def _chosen(self, target: Target | str | None) -> Target:
+        """The target that is meant; the first of the settings when it is left out."""
+        return self.target(target) if isinstance(target, str) else target or self.targets[0]
+
     def kube_play(self, manifest: str | Path, target: Target | str | None = None) -> list[Machine]:
         """Make the pods of a Kubernetes manifest (text, or a .yaml file); returns the machines in them.
 
@@ -591,7 +631,7 @@ class Lab:
         """
         from .kube import read_manifest
 
-        chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
+        chosen = self._chosen(target)
         driver = self.driver(chosen.system)
         pods = read_manifest(manifest)
         for pod in pods:
@@ -616,7 +656,7 @@ class Lab:
         return machines
 
     def _other(self, kind: Kind, target: Target | str | None, name: str, create: Create) -> Resource:
-        chosen = self.target(target) if isinstance(target, str) else target or self.targets[0]
+        chosen = self._chosen(target)
         driver = self.driver(chosen.system)
         lease = self._lease(driver, kind, check_name(f"name of a {kind}", name))
         deadline = Deadline(self.settings.provision_timeout)
@@ -625,7 +665,7 @@ class Lab:
             return self._make(driver, lease, None, lambda: create(driver, lease, deadline))
 
     def remove(self, *names: str) -> None:
-        """Remove networks, volumes and pods by their names."""
+        """Remove networks, volumes, pods, disks and storage pools by their names."""
         self._remove_now([item for item in self._open.values() if item[1].name in names])
 
     def destroy(self, *machines: Machine) -> None:
@@ -648,7 +688,7 @@ class Lab:
             raise failures[0]
 
     def dispose(self, *machines: Machine, others: Collection[str] = ()) -> None:
-        """Take machines down in the background, then the networks and volumes named in ``others``.
+        """Take machines down in the background, then what is named in ``others``: networks, volumes, disks, pools.
 
         What could not be removed is tried again by `close`, which tells.
         """
@@ -710,7 +750,7 @@ class Lab:
         return [each for each in mine if each.lease in listed]
 
     def release(self, machine: Machine) -> list[Resource]:
-        """Let a machine live on after this run, with the networks and volumes of its spec.
+        """Let a machine live on after this run, with the networks, volumes and disks that it uses.
 
         Returns what was kept. It is removed once it has expired, or by ``rexxinfra rm``.
         """
@@ -719,6 +759,8 @@ class Lab:
                 return []
             machine.driver.keep(machine.resource)
             used = {machine.spec.network, machine.spec.pod, *(volume.source for volume in machine.spec.volumes)}
+            if Capability.STORAGE in machine.driver.capabilities:
+                used.update(machine.driver.storage.used_by(machine.resource))
             others = [each for _, each in self._open.values() if each.kind is not Kind.MACHINE and each.name in used]
             released = [machine.resource, *others]
             leases = [each.lease for each in released]
@@ -769,6 +811,31 @@ class Lab:
         self.audit.close()
         if failures:
             raise failures[0]
+
+
+@dataclass(frozen=True)
+class _Keeper:
+    """Answers for what a lab makes in the storage of one target."""
+
+    lab: Lab
+    target: Target
+
+    def make(self, kind: Kind, name: str, create: Callable[[Resource, Deadline], Resource]) -> Resource:
+        return self.lab._other(kind, self.target, name, lambda _, lease, deadline: create(lease, deadline))
+
+    @contextmanager
+    def doing(self, action: str, resource: Resource, detail: str = "") -> Iterator[Deadline]:
+        with (
+            self.lab.audit.recording(action, resource.system, resource.name, detail),
+            self.lab.events.step(f"{resource.system}:{resource.name}", action),
+        ):
+            yield Deadline(self.lab.settings.build_timeout)
+
+    def asking(self) -> Deadline:
+        return Deadline(self.lab.settings.provision_timeout)
+
+    def remove(self, *names: str) -> None:
+        self.lab.remove(*names)
 
 
 def make_driver(

@@ -73,6 +73,8 @@ class Capability(StrEnum):
     SNAPSHOT = "snapshot"
     SCREENSHOT = "screenshot"
     STATS = "stats"
+    STORAGE = "storage"
+    """Pools, and disks in them, as resources of their own."""
     SYSTEMD_UNIT = "systemd unit"
     USER_DATA = "user data"
     """What cloud-init does when the machine boots for the first time."""
@@ -106,6 +108,9 @@ class Kind(StrEnum):
     NETWORK = "network"
     VOLUME = "volume"
     POD = "pod"
+    POOL = "storage pool"
+    DISK = "disk"
+    """A disk in a storage pool, which outlives the machines that use it."""
     NAMESPACE = "namespace"
     """Something beside the machines that a driver needs for several of them; not counted for the user."""
 

@@ -140,6 +140,22 @@ class Policy:
             text = shown or (command if isinstance(command, str) else " ".join(command))
             raise self._violation("banned_commands", why, where, "", command=text)
 
+    def check_directory(self, path: str, where: str) -> None:
+        """Raises `PolicyViolation` for a directory in which no machine may have disks.
+
+        It may be another computer's: then only its name is looked at.
+        """
+        if self.mode == Mode.PERMISSIVE:
+            return
+        place = Path(path).resolve()
+        refused = mounts.refusal(place)
+        if refused is None and not any(place.is_relative_to(each) for each in self._places()):
+            refused = mounts.system_refusal(place, read_only=False)
+            if refused is None and self.mode == Mode.STRICT:
+                refused = "volumes", f"it is not in {', '.join(map(str, self._places()))}"
+        if refused:
+            raise self._violation(refused[0], f"disks in {path}: {refused[1]}", where, f'volumes = ["{place}"]')
+
     def _check_rights(self, spec: Spec, where: str) -> None:
         asked = (
             ("privileged", spec.privileged, "a privileged machine"),

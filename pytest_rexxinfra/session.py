@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .collector import RexxItem
     from .rexx.build import Build
     from .rexx.checkpoints import Checkpoint
+    from .storage import StoragePool
 
 SCOPES = ("test", "module", "run")
 
@@ -285,7 +286,8 @@ class RexxSession:
         finally:
             for machine in provisioner.machines:
                 self._save(request.node, machine, 0)
-            self._dispose(*provisioner.machines, others=provisioner.others)
+            stored = [name for pool in provisioner.pools for name in pool.names]
+            self._dispose(*provisioner.machines, others=[*provisioner.others, *stored])
 
     def provide(self, target: Target, spec: Spec, name: str | None, build: Build | None) -> Machine:
         """Make a machine of which the pool knows nothing."""
@@ -531,13 +533,14 @@ class RexxSession:
 
 
 class Provisioner:
-    """Makes machines, networks and volumes of one target for one test."""
+    """Makes machines, networks, volumes and storage pools of one target for one test."""
 
     def __init__(self, session: RexxSession, request: pytest.FixtureRequest, target: Target) -> None:
         self._session = session
         self._request = request
         self._target = target
         self.others: list[str] = []
+        self.pools: list[StoragePool] = []
         self.machines: list[Machine] = []
 
     def __call__(self, name: str | None = None, *, rexx: bool = False, **wishes: Any) -> Machine:
@@ -581,6 +584,39 @@ class Provisioner:
         with shown_plainly(), self._session._skipping(self._target):
             self.others.append(self._session.lab.volume(self._target, name))
             return self.others[-1]
+
+    def storage(
+        self,
+        kind: str = "dir",
+        source: str | None = None,
+        *,
+        name: str = "pool",
+        user: str | None = None,
+        password: str | None = None,
+        key: str | None = None,
+        initiator: str | None = None,
+        node: str | None = None,
+    ) -> StoragePool:
+        """Make a place for disks, or use one that is there: ``storage("nfs", "host:/export")``.
+
+        ``dir`` takes a directory of the node, or none for one of its own, ``nfs`` ``HOST:/EXPORT``, ``iscsi``
+        ``HOST[:PORT]/IQN`` and perhaps a user with a password (CHAP), ``rbd`` ``MONITOR[,MONITOR]/POOL``, a user and a
+        key. ``node`` says which of several nodes has the pool.
+        """
+        with shown_plainly(), self._session._skipping(self._target):
+            pool = self._session.lab.storage(
+                kind,
+                source,
+                target=self._target,
+                name=name,
+                user=user,
+                password=password,
+                key=key,
+                initiator=initiator,
+                node=node,
+            )
+            self.pools.append(pool)
+            return pool
 
 
 def _wishes(node: pytest.Item, usual: str = "test") -> tuple[dict[str, Any], str]:

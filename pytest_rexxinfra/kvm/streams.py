@@ -18,8 +18,10 @@ _CHUNK = 256 * 1024
 _FULL = "is the file system of the pool full? virsh -c {uri} pool-info {pool} says what is available"
 
 
-def send(node: Node, volume: libvirt.virStorageVol, file: BinaryIO, deadline: Deadline) -> None:
-    """Write a file of the controller into a volume, from its beginning, holes as holes.
+def send(
+    node: Node, volume: libvirt.virStorageVol, file: BinaryIO, deadline: Deadline, pool: str = "rexxinfra"
+) -> None:
+    """Write a file of the controller into a volume of ``pool``, from its beginning, holes as holes.
 
     Raises `DeadlineExceeded`, and `LibvirtError` with the reason of the daemon, for example that its disk is full.
     """
@@ -41,7 +43,7 @@ def send(node: Node, volume: libvirt.virStorageVol, file: BinaryIO, deadline: De
     except BaseException as error:
         _abort(stream)
         if isinstance(error, LibvirtError):
-            error.hint = _FULL.format(uri=node.uri, pool="rexxinfra")
+            error.hint = _FULL.format(uri=node.uri, pool=pool)
         raise
 
 
@@ -61,6 +63,29 @@ def receive(node: Node, volume: libvirt.virStorageVol, target: BinaryIO, limit: 
     try:
         node.ask(volume.download, stream, 0, limit or 0, 0)
         return node.ask(download_data)
+    except BaseException:
+        _abort(stream)
+        raise
+
+
+def receive_sparsely(node: Node, volume: libvirt.virStorageVol, target: BinaryIO, deadline: Deadline) -> None:
+    """Read a volume into an empty file of the controller, holes as holes; raises `DeadlineExceeded`."""
+    libvirt = module(node.uri)
+    stream = node.connection.newStream(0)
+
+    def download_data() -> None:
+        while data := stream.recvFlags(_CHUNK, libvirt.VIR_STREAM_RECV_STOP_AT_HOLE):
+            deadline.check(f"downloading {volume.name()}")
+            if isinstance(data, bytes):
+                target.write(data)
+            else:
+                target.seek(stream.recvHole(), os.SEEK_CUR)
+        stream.finish()
+        target.truncate()
+
+    try:
+        node.ask(volume.download, stream, 0, 0, libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)
+        node.ask(download_data)
     except BaseException:
         _abort(stream)
         raise

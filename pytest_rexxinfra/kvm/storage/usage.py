@@ -1,0 +1,62 @@
+"""Which machines have a disk: ours and anybody's, running or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
+
+from ...errors import SystemUnavailable
+from ..node import Missing, Node
+
+
+@dataclass(frozen=True)
+class Use:
+    """A machine at a node that has the disk as ``target``; ``running`` says whether it may write to it now."""
+
+    machine: str
+    node: Node
+    target: str
+    running: bool
+    read_only: bool
+
+
+def uses(nodes: Iterable[Node], source: ET.Element, *, reachable: bool = False) -> Iterator[Use]:
+    """Every use of the disk that is at ``source``, also below a layer; with ``reachable`` dead nodes are left out."""
+    wanted = _place(source)
+    for node in nodes:
+        try:
+            domains = node.ask(node.connection.listAllDomains, 0)
+        except SystemUnavailable:
+            if not reachable:
+                raise
+            continue
+        for domain in domains:
+            # It may go meanwhile.
+            with suppress(Missing):
+                described = ET.fromstring(node.ask(domain.XMLDesc, 0))
+                running = bool(node.ask(domain.isActive))
+                for disk in described.iterfind("devices/disk"):
+                    if wanted in map(_place, disk.iter("source")):
+                        target = disk.find("target")
+                        name = "" if target is None else target.get("dev", "")
+                        yield Use(domain.name(), node, name, running, disk.find("readonly") is not None)
+
+
+def has(nodes: Iterable[Node], machine: str, sources: Iterable[ET.Element]) -> list[bool]:
+    """For each of several disks, whether a machine has it."""
+    there: set[object] = set()
+    for node in nodes:
+        with suppress(Missing):
+            described = ET.fromstring(node.ask(node.domain(machine).XMLDesc, 0))
+            there |= {_place(each) for each in described.iterfind("devices/disk//source")}
+    return [_place(each) in there for each in sources]
+
+
+def _place(source: ET.Element) -> object:
+    """What two elements have in common that mean the same disk."""
+    if source.get("protocol"):
+        hosts = frozenset(host.get("name") for host in source.iterfind("host"))
+        return source.get("protocol"), source.get("name"), hosts
+    return source.get("file")
