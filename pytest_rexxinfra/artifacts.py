@@ -165,6 +165,10 @@ class _Collection:
         self._save_scripts(since)
         with collected.trying("logs"):
             self._save_logs()
+        with collected.trying("console"):
+            self._save_console()
+        with collected.trying("screen"):
+            self._save_screen()
         if globs:
             with collected.trying("files"):
                 self._save_files(globs)
@@ -207,6 +211,16 @@ class _Collection:
             logs = self._machine.logs()
             if logs:
                 self._write("logs.txt", logs)
+
+    def _save_console(self) -> None:
+        if Capability.CONSOLE in self._machine.capabilities:
+            said = self._machine.console()
+            if said:
+                self._write("console.txt", said)
+
+    def _save_screen(self) -> None:
+        if Capability.SCREENSHOT in self._machine.capabilities and self._machine.spec.hardware.vnc:
+            self._write_bytes("screen.png", self._machine.driver.screenshot(self._machine.resource))
 
     def _save_files(self, globs: Sequence[Glob]) -> None:
         chosen = self._choose(globs)

@@ -55,6 +55,9 @@ _NOTICING = 2.0
 _PROBING = 5.0
 _COPYING = 300.0
 _COPY_SIZE = 1 << 20
+_CONSOLE_SHOWN = 4000
+"""Characters of a console that an error shows."""
+
 _WORTH_UPLOADING = 1 << 16
 """Bytes from which on a way of the system for files is quicker than the shell, where there is one."""
 
@@ -413,11 +416,12 @@ class Machine:
         )
 
     def last_words(self) -> str | None:
-        """What the main process printed, if the machine has one of its own and that can still be had."""
-        if self.spec.command is None or Capability.LOGS not in self.capabilities:
-            return None
+        """What the main process printed, else the end of the console, if the machine has one that can still be had."""
         with suppress(RexxInfraError):
-            return self.logs()
+            if self.spec.command is not None and Capability.LOGS in self.capabilities:
+                return self.logs()
+            if Capability.CONSOLE in self.capabilities:
+                return self.console()[-_CONSOLE_SHOWN:].replace("\r", "")
         return None
 
     def connect(self) -> None:
@@ -592,6 +596,16 @@ class Machine:
     def logs(self) -> str:
         """What the machine's main process printed."""
         return self.driver.logs(self.resource)
+
+    def console(self) -> str:
+        """What the machine printed on its console since it was made, or booted for the first time."""
+        return self.driver.console(self.resource)
+
+    def screenshot(self, path: str | Path) -> Path:
+        """Write what is on the machine's screen to a PNG file. Raises `UsageError` for a machine without one."""
+        target = Path(path)
+        target.write_bytes(self.driver.screenshot(self.resource))
+        return target
 
     def stop(self, timeout: float = 30.0) -> None:
         """Stop the machine; its file system stays, and `start` brings it back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,12 @@ _NETEM = "modprobe sch_netem, or use a kernel that has CONFIG_NET_SCH_NETEM"
 
 
 @dataclass(frozen=True)
-class _Interface:
-    """A network interface of a machine, as its own network namespace has it."""
+class Interface:
+    """A network interface of a machine, as its own network has it, or ``outside`` the host's end of its wire."""
 
     name: str
     addresses: tuple[str, ...]
+    outside: bool = False
 
 
 @dataclass
@@ -42,23 +43,28 @@ class _Trouble:
     delay: float = 0.0
     jitter: float = 0.0
 
-    def rules(self, interfaces: Iterable[_Interface]) -> str:
+    @property
+    def table(self) -> str:
+        return f"{_TABLE}-{self.machine.resource.lease}"
+
+    def rules(self, interfaces: Iterable[Interface]) -> str:
         """The nft(8) commands that let this happen, in place of what was there before.
 
         Packets vanish where they arrive at an interface and where they leave it, so that no sender sees an error.
         """
-        commands = [f"add table {_TABLE}", f"delete table {_TABLE}"]
+        commands = [f"add table {self.table}", f"delete table {self.table}"]
         blocked = [f"{_family(address)} saddr {address} drop" for address in sorted(self.blocked)]
         # The packet filter takes no comparison that is always true.
         chosen = "" if self.loss == 1 else f"numgen random mod {_SHARES} < {round(self.loss * _SHARES)} "
         lost = [f"ether type != arp {chosen}drop"]
-        hooks = {"ingress": blocked + lost * bool(self.loss), "egress": lost * bool(self.loss)}
+        arriving, leaving = blocked + lost * bool(self.loss), lost * bool(self.loss)
         for interface in interfaces:
-            for hook, rules in hooks.items():
+            into, out = ("egress", "ingress") if interface.outside else ("ingress", "egress")
+            for hook, rules in ((into, arriving), (out, leaving)):
                 if rules:
-                    chain = f"{_TABLE} {hook}-{interface.name}"
+                    chain = f"{self.table} {hook}-{interface.name}"
                     how = f'{{ type filter hook {hook} device "{interface.name}" priority 0; }}'
-                    commands += [f"add table {_TABLE}", f"add chain {chain} {how}"]
+                    commands += [f"add table {self.table}", f"add chain {chain} {how}"]
                     commands += [f"add rule {chain} {rule}" for rule in rules]
         return "; ".join(commands)
 
@@ -83,18 +89,50 @@ class Cut:
         self.heal()
 
 
+class Unplugged:
+    """Cables that were pulled; as a context manager they are plugged in again at the end of the block."""
+
+    def __init__(self, machines: Sequence[Machine]) -> None:
+        self._machines = machines
+
+    def plug(self) -> None:
+        """Plug the cables of the machines in again that still run."""
+        for each in self._machines:
+            if _runs(each):
+                each.driver.set_link(each.resource, True)
+
+    def __enter__(self) -> Unplugged:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.plug()
+
+
 class Network:
     """A network that machines share: they find each other by name, and no machine outside it reaches them.
 
     ``str(network)`` is its name in the system; a machine is in it with ``network=network``.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, addresses: Callable[[], Mapping[str, str]] | None = None) -> None:
         self.name = name
+        self._addresses = addresses
         self._troubles: dict[str, _Trouble] = {}
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """The addresses that the network has given, by the names of the machines; those, too, that asked for one.
+
+        Raises `Unsupported` where the system does not tell.
+        """
+        if self._addresses is None:
+            raise UsageError(f"nobody knows the addresses of the network {self.name}")
+        return self._addresses()
 
     def partition(self, one: Machine | Collection[Machine], other: Machine | Collection[Machine]) -> Cut:
         """Let no packet pass between two machines, or two groups of them; they wait in vain.
@@ -142,6 +180,19 @@ class Network:
                 trouble.delay, trouble.jitter = before
                 raise
 
+    def unplug(self, machine: Machine | Collection[Machine]) -> Unplugged:
+        """Pull the cables of a machine, or of several: their interfaces lose their carrier.
+
+        Raises `Unsupported` where the system has no cables.
+        """
+        machines = _listed(machine)
+        for each in machines:
+            _require(each, Capability.LINK)
+        unplugged = Unplugged(machines)
+        for each in machines:
+            each.driver.set_link(each.resource, False)
+        return unplugged
+
     def heal(self, *machines: Machine) -> None:
         """End every partition, loss and delay of some machines, or of all."""
         for trouble in list(self._troubles.values()):
@@ -155,17 +206,21 @@ class Network:
                     _set_delay(fresh)
 
     def _trouble(self, machine: Machine) -> _Trouble:
-        if Capability.IMPAIRMENT not in machine.capabilities:
-            raise Unsupported(
-                f"{machine.system} has no {Capability.IMPAIRMENT}",
-                where=machine.where,
-                hint="partition, loss and delay need root, and a machine of this computer",
-            )
+        _require(machine, Capability.IMPAIRMENT)
         return self._troubles.setdefault(machine.resource.lease, _Trouble(machine))
 
     def _apply(self, machines: Iterable[Machine]) -> None:
         for lease in dict.fromkeys(machine.resource.lease for machine in machines):
             _set_losses(self._troubles[lease])
+
+
+def _require(machine: Machine, capability: Capability) -> None:
+    if capability not in machine.capabilities:
+        raise Unsupported(
+            f"{machine.system} has no {capability}",
+            where=machine.where,
+            hint="partition, loss and delay need root, and a machine of this computer",
+        )
 
 
 def _listed(machines: Machine | Collection[Machine]) -> list[Machine]:
@@ -181,6 +236,9 @@ def _set_losses(trouble: _Trouble) -> None:
 
 
 def _set_delay(trouble: _Trouble) -> None:
+    machine = trouble.machine
+    if machine.driver.delay(machine.resource, trouble.delay, trouble.jitter, Deadline(_SETTING)):
+        return
     milliseconds = [f"{seconds * 1000:g}ms" for seconds in (trouble.delay, trouble.jitter)]
     for interface in _interfaces(trouble.machine):
         words = ["tc", "qdisc", "replace", "dev", interface.name, "root", "netem", "delay", *milliseconds]
@@ -196,10 +254,13 @@ def _addresses(machine: Machine) -> set[str]:
     return {address for interface in _interfaces(machine) for address in interface.addresses}
 
 
-def _interfaces(machine: Machine) -> list[_Interface]:
+def _interfaces(machine: Machine) -> list[Interface]:
     """The interfaces of a machine that lead out of it."""
+    known = machine.driver.interfaces(machine.resource)
+    if known is not None:
+        return [*known]
     return [
-        _Interface(each["ifname"], tuple(info["local"] for info in each["addr_info"]))
+        Interface(each["ifname"], tuple(info["local"] for info in each["addr_info"]))
         for each in json.loads(_in_network(machine, "ip", "-json", "address", "show", "up"))
         if "LOOPBACK" not in each["flags"]
     ]
@@ -211,6 +272,13 @@ def _in_network(machine: Machine, *words: str) -> str:
         raise MachineDied("the machine does not run, so it has no network", where=machine.where)
     command = [*machine.driver.network_command(machine.resource), *words]
     return run_tool(command, deadline=Deadline(_SETTING), where=machine.where, name=words[0], hint=_NFT)
+
+
+def forget_losses(lease: str, deadline: Deadline) -> None:
+    """Take away what was set for a machine in the network of this computer, where that outlives the machine."""
+    table = f"{_TABLE}-{lease}"
+    words = ["nft", f"add table {table}; delete table {table}"]
+    run_tool(words, deadline=deadline.within(_SETTING), where="network", name="nft", hint=_NFT)
 
 
 def _family(address: str) -> str:

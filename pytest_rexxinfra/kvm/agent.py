@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
+from ipaddress import ip_address
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from ..channels.request import Answer
 from ..deadline import Deadline
-from ..errors import ChannelClosed, CommandFailed, RexxInfraError, UsageError
+from ..errors import ChannelClosed, CommandFailed, RexxInfraError, SystemUnavailable, UsageError
 from .domain import AGENT
 from .node import LibvirtError, Missing, Node
 from .whereabouts import Whereabouts
@@ -65,6 +66,10 @@ class GuestAgent:
                 answer = node.ask(libvirt_qemu.qemuAgentCommand, domain, request, max(1, round(timeout)), 0)
         except LibvirtError as error:
             raise self._told(error, execute) from error
+        except SystemUnavailable as error:
+            raise ChannelClosed(
+                f"the machine's node does not answer: {error.message}", where=self.where, command=execute
+            ) from error
         return json.loads(answer)["return"]
 
     def _told(self, error: LibvirtError, execute: str) -> RexxInfraError:
@@ -96,6 +101,16 @@ class GuestAgent:
         except ChannelClosed:
             return False
         return True
+
+    def addresses(self) -> dict[str, list[str]]:
+        """The guest's addresses, by the MAC addresses of its interfaces, without those of no use outside of it."""
+        found: dict[str, list[str]] = {}
+        for nic in self.command("guest-network-get-interfaces"):
+            known = [ip_address(each["ip-address"]) for each in nic.get("ip-addresses", ())]
+            usable = [str(each) for each in known if not each.is_loopback and not each.is_link_local]
+            if "hardware-address" in nic and usable:
+                found[nic["hardware-address"]] = usable
+        return found
 
     def start(self, script: str, deadline: Deadline) -> str:
         told = self.command(

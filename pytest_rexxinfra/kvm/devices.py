@@ -96,6 +96,22 @@ done
     return vm.checked(script, deadline, "looking for the disk").strip()
 
 
+def target_of(vm: Vm, disk: str, deadline: Deadline) -> str:
+    """What libvirt calls a disk that is named so, by the guest's name for it, or by what it comes from."""
+    known = dict(disk_sources(vm.xml()))
+    if disk in known:
+        return disk
+    for target, element in known.items():
+        source = element.find("source")
+        if source is not None and disk in (source.get("volume"), source.get("name"), source.get("file")):
+            return target
+    if disk.startswith("/dev/") and vm.runs:
+        for target in known:
+            if device_of(vm, target, deadline) == disk:
+                return target
+    return disk.removeprefix("/dev/")
+
+
 def detach_disk(vm: Vm, target: str, deadline: Deadline) -> None:
     """Take a disk away, and wait until a running guest has let it go; a volume of the machine's alone goes with it.
 
@@ -143,6 +159,17 @@ def set_link(vm: Vm, up: bool) -> None:
             link = ET.SubElement(nic, "link")
         link.set("state", "up" if up else "down")
         vm.node.ask(vm.domain.updateDeviceFlags, ET.tostring(nic, encoding="unicode"), _both(vm))
+
+
+def taps(vm: Vm) -> dict[str, list[str]]:
+    """The host's ends of the machine's interfaces, and the addresses that the guest has at the other ends."""
+    addresses = vm.agent.addresses()
+    found = {}
+    for nic in vm.xml().iterfind("devices/interface"):
+        mac, target = nic.find("mac"), nic.find("target")
+        if mac is not None and target is not None:
+            found[target.attrib["dev"]] = addresses.get(mac.attrib["address"], [])
+    return found
 
 
 def _interface(vm: Vm, mac: str) -> ET.Element:

@@ -22,7 +22,7 @@ from ..tools import run_tool
 from .renewal import renewal_program
 
 _SUITE = "bookworm"
-_PACKAGES = ("busybox-static", "linux-image-cloud-amd64", "qemu-guest-agent")
+_PACKAGES = ("busybox-static", "iproute2", "linux-image-cloud-amd64", "qemu-guest-agent")
 _GROUPS = {
     "base": ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng"),
     "scsi": ("virtio_scsi", "sd_mod", "sr_mod"),
@@ -39,12 +39,16 @@ _HINT = "it comes from Debian's archive once and is then cached: check the netwo
 
 @dataclass(frozen=True)
 class Kit:
-    """``kernel`` and ``initrd`` for direct boot, ``folder`` with the agent alone, ``key`` that names these bits."""
+    """``kernel`` and ``initrd`` for direct boot, ``folder`` with the agent alone, ``key`` that names these bits.
+
+    ``netem`` is a directory with tc(8) and the kernel's module that delays packets, for guests that are to do that.
+    """
 
     key: str
     kernel: Path
     initrd: Path
     folder: Path
+    netem: Path
 
 
 def kit(events: Events, deadline: Deadline) -> Kit:
@@ -62,7 +66,7 @@ def kit(events: Events, deadline: Deadline) -> Kit:
             if not home.is_dir():
                 with events.step(_WHERE, "build kernel and initrd"):
                     _build(home, programs, deadline)
-    return Kit(key, home / "vmlinuz", home / "initrd", home / "kit")
+    return Kit(key, home / "vmlinuz", home / "initrd", home / "kit", home / "netem")
 
 
 def _build(home: Path, programs: dict[str, bytes], deadline: Deadline) -> None:
@@ -73,8 +77,11 @@ def _build(home: Path, programs: dict[str, bytes], deadline: Deadline) -> None:
         tree = Path(scratch, "initrd")
         _tree(tree, root, programs)
         _modules(tree / "modules", root, release, deadline)
-        _agent(tree / "kit", root, deadline)
+        _program(root / "usr/sbin/qemu-ga", tree / "kit", tree / "kit/lib", root, deadline)
         new.mkdir()
+        (new / "netem").mkdir()
+        _program(root / "sbin/tc", new / "netem", new / "netem", root, deadline)
+        shutil.copy(next((root / "lib/modules").rglob("sch_netem.ko")), new / "netem")
         shutil.copyfile(next((root / "boot").glob("vmlinuz-*")), new / "vmlinuz")
         shutil.copytree(tree / "kit", new / "kit", symlinks=True)
         _pack(tree, new / "initrd", root / "bin/busybox", Path(scratch), deadline)
@@ -132,17 +139,17 @@ def _in_order(paths: Iterable[str], needs: dict[str, list[str]]) -> Iterator[str
         yield path
 
 
-def _agent(into: Path, root: Path, deadline: Deadline) -> None:
-    """The guest agent and every library that it loads, with the loader that finds them."""
-    libraries = [root / "lib/x86_64-linux-gnu", root / "usr/lib/x86_64-linux-gnu"]
-    loader = libraries[0] / "ld-linux-x86-64.so.2"
-    program = root / "usr/sbin/qemu-ga"
-    path = ":".join(map(str, libraries))
+def _program(program: Path, into: Path, libraries: Path, root: Path, deadline: Deadline) -> None:
+    """Copy a program and every library that it loads, with the loader that finds them, ``ld.so``."""
+    places = [root / "lib/x86_64-linux-gnu", root / "usr/lib/x86_64-linux-gnu"]
+    loader = places[0] / "ld-linux-x86-64.so.2"
+    path = ":".join(map(str, places))
     listing = run_tool([loader, "--library-path", path, "--list", program], deadline=deadline, where=_WHERE)
-    shutil.copy(program, into / "qemu-ga")
-    shutil.copy(loader, into / "lib/ld.so")
+    shutil.copy(program, into / program.name)
+    shutil.copy(loader, libraries / "ld.so")
     for name, place in re.findall(r"^\s*(\S+) => (\S+)", listing, re.MULTILINE):
-        shutil.copy(place, into / "lib" / Path(name).name)
+        if not name.startswith("ld-linux"):
+            shutil.copy(place, libraries / name)
 
 
 def _pack(tree: Path, into: Path, busybox: Path, scratch: Path, deadline: Deadline) -> None:

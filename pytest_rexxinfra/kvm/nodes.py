@@ -263,11 +263,13 @@ class Nodes:
         *,
         to: str | None = None,
         prepare: Prepare = for_target,
+        on_target: Callable[[Node], None] = lambda node: None,
         on_progress: Progress | None = None,
     ) -> tuple[Resource, Migrated]:
         """Let a running machine go on at another node: the one named, or one that its placement allows.
 
-        Returns it with its new id. Raises as `migration.migrate` does, and `ProvisionError` when no node has room.
+        ``on_target`` is told which it is, before anything moves. Returns the machine with its new id. Raises as
+        `migration.migrate` does, and `ProvisionError` when no node has room.
         """
         source = self.of(machine)
         if to is not None:
@@ -275,6 +277,7 @@ class Nodes:
                 raise UsageError(f"{machine.name} is on {to} already", where=machine.name)
             spec = spec.but(placement=replace(spec.placement or Placement(), node=to))
         with self.place(machine, spec, deadline, avoid={source.name: "the machine is there now"}) as target:
+            on_target(target)
             moved = migrate(
                 source,
                 target,

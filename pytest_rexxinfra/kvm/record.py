@@ -36,6 +36,7 @@ class VmRecord(Record):
 
     ``cloud`` says that it has its settings from cloud-init; else ``wires`` are the MAC addresses of its interfaces and
     how each is set up, ``""`` for one that is left alone. ``layers`` counts the layers that were put over its disks,
+    ``impaired`` says that something may have been set to go wrong in its network,
     ``below`` says what each is over, and ``pinned`` are those that something else is over.
     """
 
@@ -45,6 +46,7 @@ class VmRecord(Record):
     cloud: bool = False
     wires: Sequence[Sequence[str]] = field(default_factory=list)
     address: str | None = None
+    impaired: bool = False
     layers: int = 0
     below: Mapping[str, str] = field(default_factory=dict)
     pinned: Sequence[str] = field(default_factory=list)

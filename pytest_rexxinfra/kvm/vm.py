@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from ..channels.request import Answer, ask
 from ..deadline import Deadline
-from ..errors import ChannelClosed, MachineDied, ProvisionError, RexxInfraError
+from ..errors import ChannelClosed, MachineDied, ProvisionError, RexxInfraError, SystemUnavailable
 from ..model import Phase, Power, Resource, Spec, Status
 from ..observation import observed
 from ..spec_document import to_document
@@ -126,12 +126,16 @@ class Vm:
 
     def status(self) -> Status:
         """What it does, beside what it should do."""
+        details = {"node": self.node.name}
+        try:
+            found = self.found()
+        except SystemUnavailable as gone:
+            return Status(Phase.ERRORED, reason=f"its node {self.node.name}: {gone.message}", details=details)
         record = self._shelf.read(self.machine)
-        if record is None:
-            return replace(self.found(), details={"node": self.node.name})
-        details = {"node": self.node.name, **({"made": record.made} if record.made else {})}
-        found = replace(self.found(), address=record.address, details=details)
-        return observed(self.spec.power, found)
+        if record is not None:
+            details |= {"made": record.made} if record.made else {}
+            found = replace(found, address=record.address)
+        return observed(self.spec.power, replace(found, details=details))
 
     def want(self, power: Power) -> None:
         """Write down what it should be doing from now on."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..images import ImageStore
     from ..kube import PodManifest
     from ..machine import Machine
+    from ..network import Interface
     from .storage import Storage
 
 _SPAWNING = 5.0
@@ -330,6 +331,29 @@ class Driver(ABC):
     def create_network(self, lease: Resource, deadline: Deadline) -> Resource:
         """Make a network that machines can share, cut off from others."""
         self._cannot(Capability.NETWORKS)
+
+    def create_network_of(self, lease: Resource, kind: str, deadline: Deadline) -> Resource:
+        """Make a network of a kind that the system has: ``isolated``, ``nat``, ``bridge:NAME``."""
+        self._cannot(Capability.NETWORK_KINDS)
+
+    def members_of(self, network: Resource) -> Mapping[str, str]:
+        """The addresses that a network has given, by the names of machines."""
+        self._cannot(Capability.NETWORK_KINDS)
+
+    def set_link(self, machine: Resource, up: bool) -> None:
+        """Pull the cables of a machine's network interfaces, or plug them in."""
+        self._cannot(Capability.LINK)
+
+    def interfaces(self, machine: Resource) -> Sequence[Interface] | None:
+        """A machine's network interfaces where `network_command` sees them; ``None`` when they can be asked for there.
+
+        Others are asked for by ip(8).
+        """
+        return None
+
+    def delay(self, machine: Resource, seconds: float, jitter: float, deadline: Deadline) -> bool:
+        """Delay what leaves a machine in a way that is the system's own; ``False`` when there is none."""
+        return False
 
     def create_volume(self, lease: Resource, deadline: Deadline) -> Resource:
         """Make an empty volume that machines can mount by its name."""

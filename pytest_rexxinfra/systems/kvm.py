@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..channels.request import Jobs, RequestChannel
 from ..channels.stream import Stream
@@ -21,31 +22,42 @@ from ..errors import (
     ProvisionError,
     RexxInfraError,
     SystemUnavailable,
+    Unsupported,
     UsageError,
 )
-from ..kvm import devices, inside, layers, power, snapshots
+from ..hardware import Disk, Nic
+from ..kvm import devices, inside, layers, networks, power, snapshots
 from ..kvm.address import NodeAddress, resolve
-from ..kvm.domain import DiskSource, NicSource, document_of
+from ..kvm.domain import DiskSource, document_of
 from ..kvm.forwards import forward_all, forwarded
 from ..kvm.images import Base, baked
+from ..kvm.latency import delay
 from ..kvm.maker import Maker
-from ..kvm.node import LibvirtError, Missing
+from ..kvm.migration import Migrated
+from ..kvm.node import LibvirtError, Missing, Node
 from ..kvm.nodes import Nodes
 from ..kvm.plan import plan
 from ..kvm.record import VmRecord
+from ..kvm.relocation import relocate
 from ..kvm.remains import machines_on, remove_machine
+from ..kvm.screen import screenshot, vnc
 from ..kvm.settling import prelude
 from ..kvm.site import Site
 from ..kvm.sites import Sites
 from ..kvm.vm import Vm, metadata
-from ..kvm.wire import USER, Wire, mac_address
+from ..kvm.wire import USER
+from ..kvm.wiring import plug, unplug, unwire, wire
 from ..model import Capability, Kind, Part, Resource, Spec, Stats, Status
+from ..network import Interface, forget_losses
 from ..spec_document import from_document
 from ..target import Target
 from .base import Availability, Driver, Surroundings
 from .health import Pulse
 from .record import Shelf
 from .removal import Removers, remove_all
+
+if TYPE_CHECKING:
+    from ..machine import Machine
 
 _CAPABILITIES = frozenset(
     {
@@ -58,9 +70,14 @@ _CAPABILITIES = frozenset(
         Capability.HEALTH,
         Capability.HOSTNAME,
         Capability.IMAGES,
+        Capability.IMPAIRMENT,
         Capability.LIMITS,
+        Capability.LINK,
         Capability.LOGS,
         Capability.MAIN_PROCESS,
+        Capability.MIGRATE,
+        Capability.NETWORKS,
+        Capability.NETWORK_KINDS,
         Capability.NETWORK_NONE,
         Capability.PAUSE,
         Capability.PLACEMENT,
@@ -69,6 +86,7 @@ _CAPABILITIES = frozenset(
         Capability.RESET,
         Capability.RESTART,
         Capability.SAVE_STATE,
+        Capability.SCREENSHOT,
         Capability.SNAPSHOT,
         Capability.STATS,
         Capability.USER_DATA,
@@ -107,6 +125,11 @@ class KvmDriver(Driver):
     @property
     def capabilities(self) -> frozenset[Capability]:
         return _CAPABILITIES
+
+    def machine_class(self) -> type[Machine]:
+        from ..kvm.machine import VirtualMachine
+
+        return VirtualMachine
 
     # -- nodes
 
@@ -167,9 +190,16 @@ class KvmDriver(Driver):
             raise
 
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
-        with self._nodes(spec.address).place(lease, spec, deadline) as node:
-            site = self._sites.at(node.uri)
-            return self._make(lease, spec, site, self._base(site, spec, deadline), deadline)
+        nodes = self._nodes(spec.address)
+        with nodes.place(lease, spec, deadline, avoid=self._elsewhere(nodes, spec.shared_network)) as node:
+            return self._make_on(node, lease, spec, deadline)
+
+    def _elsewhere(self, nodes: Nodes, network: str | None) -> Mapping[str, str]:
+        """The nodes that a network of the lab is not on, and why a machine in it cannot be there."""
+        home = next((record.uri for record in self._shelf.records() if record.name == network), None)
+        if network is None or home is None:
+            return {}
+        return {node.name: f"the network {network} is on another node" for node in nodes if node.uri != home}
 
     def clone(self, machine: Resource, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
         source = self._vm(machine)
@@ -192,17 +222,15 @@ class KvmDriver(Driver):
         vm = self._vms[lease.lease] = self._new(machine, spec, site)
         vm.announce()
         try:
-            made = plan(
-                machine,
-                spec,
-                base,
-                site,
-                self._disk,
-                accelerated=site.accelerated(machine, deadline),
-                wires=self._wires(vm),
-            )
-            vm.note(cloud=base.bootable, wires=[[wire.nic.mac, wire.setting] for wire in made.wires])
+            wires = wire(vm)
+            known = [each.address for each in wires if each.address]
+            settings = [[each.nic.mac, each.setting] for each in wires]
+            vm.note(cloud=base.bootable, wires=settings, address=known[0] if known else None)
+            accelerated = site.accelerated(machine, deadline)
+            made = plan(machine, spec, base, site, self._disk, accelerated=accelerated, wires=wires)
             (begin or self._maker.begin)(vm, made, deadline)
+            if not known and any(each.nic.kind != USER for each in wires):
+                vm.note(address=next((each for each, *_ in vm.agent.addresses().values()), None))
             forward_all(vm)
         except BaseException as error:
             said = vm.last_words()
@@ -218,12 +246,6 @@ class KvmDriver(Driver):
                 ) from error
             raise
         return machine
-
-    def _wires(self, vm: Vm) -> Sequence[Wire]:
-        spec = vm.spec
-        if spec.network == "none":
-            return ()
-        return (Wire(NicSource(USER, mac_address(vm.machine.lease)), USER),)
 
     def _disk(self, name: str) -> DiskSource:
         raise UsageError(f"there is no disk {name!r}", where=self.name, hint="a size such as 1g, a path, or a volume")
@@ -298,7 +320,8 @@ class KvmDriver(Driver):
         unheard = set()
         for site in self._sites:
             try:
-                found.update((each.lease, each) for each in machines_on(site.node))
+                there = [*machines_on(site.node), *networks.networks_on(site.node)]
+                found.update((each.lease, each) for each in there)
             except SystemUnavailable:
                 unheard.add(site.node.uri)
         # What is on a node that does not answer may be there still.
@@ -311,15 +334,105 @@ class KvmDriver(Driver):
     # -- the end
 
     def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
-        removers: Removers = {Kind.MACHINE: self._remove}
+        removers: Removers = {Kind.MACHINE: self._remove, Kind.NETWORK: self._remove_network}
         remove_all(removers, resources, deadline)
 
     def _remove(self, machine: Resource, deadline: Deadline) -> None:
         vm = self._vm(machine)
-        remove_machine(vm.site, machine)
+        try:
+            remove_machine(vm.site, machine)
+        except SystemUnavailable:
+            # Nobody waits for ever for a node that may be gone for good.
+            if machine.expires > time.time():
+                raise
+        record = self._shelf.read(machine)
+        if record is not None:
+            unwire(vm, record.wires)
+            if record.impaired:
+                forget_losses(machine.lease, deadline)
         self._shelf.forget(machine.name)
         self._vms.pop(machine.lease, None)
         self._pulses.pop(machine.lease, None)
+
+    # -- among nodes
+
+    def node_of(self, machine: Resource) -> str:
+        """The node that a machine is on, as the user calls it."""
+        return self._vm(machine).node.name
+
+    def migrate(self, machine: Resource, deadline: Deadline, to: str | None = None) -> tuple[Resource, Migrated]:
+        """Let a running machine go on at another node; returns it as it is now, and how it went."""
+        vm = self._vm(machine)
+        nodes = self._nodes(vm.spec.address)
+        if len(nodes) < 2:
+            raise UsageError(
+                "the target has one node only", where=vm.where, hint="name several: --rexx-target=kvm://host1,host2"
+            )
+        return relocate(vm, nodes, self._sites, to, deadline)
+
+    def replace(self, machine: Resource, deadline: Deadline) -> Resource:
+        """Make a machine anew whose node is dead."""
+        vm = self._vm(machine)
+        nodes = self._nodes(vm.spec.address)
+        lost = nodes.lost([replace(machine, id=vm.node.uri)])
+        if not lost:
+            raise ProvisionError(f"{machine.name} is not lost: it is on {vm.node.name}", where=vm.where, hint="use it")
+        return nodes.replace(lost[0], vm.spec, self._make_on, deadline)
+
+    def _make_on(self, node: Node, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
+        site = self._sites.at(node.uri)
+        return self._make(lease, spec, site, self._base(site, spec, deadline), deadline)
+
+    # -- networks
+
+    def create_network(self, lease: Resource, deadline: Deadline) -> Resource:
+        return self.create_network_of(lease, networks.ISOLATED, deadline)
+
+    def create_network_of(self, lease: Resource, kind: str, deadline: Deadline) -> Resource:
+        site = self._here()[0]
+        record = VmRecord(lease.name, lease.labels(), uri=site.node.uri, node=site.node.name)
+        folder = self._shelf.folder(lease)
+        folder.mkdir(parents=True)
+        record.write(folder)
+        try:
+            networks.create(site.node, lease, kind, deadline)
+        except BaseException:
+            self._shelf.forget(lease.name)
+            raise
+        return replace(lease, id=site.node.uri)
+
+    def _remove_network(self, network: Resource, deadline: Deadline) -> None:
+        networks.remove(self._home_of(network), network)
+        self._shelf.forget(network.name)
+
+    def members_of(self, network: Resource) -> Mapping[str, str]:
+        return {each.name: each.address for each in networks.members(self._home_of(network), network.name)}
+
+    def _home_of(self, network: Resource) -> Node:
+        record = self._shelf.read(network)
+        return self._sites.at(record.uri if record else network.id or next(iter(self._usual)).uri).node
+
+    def set_link(self, machine: Resource, up: bool) -> None:
+        devices.set_link(self._vm(machine), up)
+
+    def network_command(self, machine: Resource) -> Sequence[str]:
+        vm = self._vm(machine)
+        if not vm.node.local or os.geteuid() != 0:
+            raise Unsupported(
+                "what goes wrong in the network of a machine is set where its node is, by root",
+                where=vm.where,
+                hint="use a node on this computer, as root",
+            )
+        vm.note(impaired=True)
+        return []
+
+    def interfaces(self, machine: Resource) -> Sequence[Interface] | None:
+        vm = self._vm(machine)
+        return [Interface(tap, tuple(addresses), outside=True) for tap, addresses in devices.taps(vm).items()]
+
+    def delay(self, machine: Resource, seconds: float, jitter: float, deadline: Deadline) -> bool:
+        delay(self._vm(machine), seconds, jitter, deadline)
+        return True
 
     def keep(self, machine: Resource) -> None:
         """A domain outlives its run by itself."""
@@ -404,6 +517,39 @@ class KvmDriver(Driver):
 
     def resume(self, machine: Resource, deadline: Deadline) -> None:
         power.resume(self._vm(machine))
+
+    def power_cycle(self, machine: Resource, deadline: Deadline) -> None:
+        """Boot the machine again as its reset button does."""
+        power.power_cycle(self._vm(machine), deadline)
+
+    # -- devices
+
+    def attach(self, machine: Resource, disk: Disk, deadline: Deadline) -> str:
+        """Plug a disk in; returns the guest's name for it."""
+        vm = self._vm(machine)
+        target = devices.attach_disk(vm, disk, self._disk, deadline)
+        return devices.device_of(vm, target, deadline) if vm.runs else target
+
+    def detach(self, machine: Resource, disk: str, deadline: Deadline) -> None:
+        """Take a disk away: by the guest's name for it, or libvirt's, or that of a volume."""
+        vm = self._vm(machine)
+        devices.detach_disk(vm, devices.target_of(vm, disk, deadline), deadline)
+
+    def attach_nic(self, machine: Resource, nic: Nic, deadline: Deadline) -> str:
+        """Plug a network interface in and set it up; returns its MAC address."""
+        vm = self._vm(machine)
+        return plug(vm, nic, deadline)
+
+    def detach_nic(self, machine: Resource, mac: str, deadline: Deadline) -> None:
+        vm = self._vm(machine)
+        unplug(vm, mac, deadline)
+
+    def screenshot(self, machine: Resource) -> bytes:
+        return screenshot(self._vm(machine))
+
+    def vnc(self, machine: Resource) -> tuple[str, int]:
+        """Where the machine's screen is, on its node."""
+        return vnc(self._vm(machine))
 
     # -- what it says
 
