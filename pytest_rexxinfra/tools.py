@@ -13,8 +13,11 @@ from pathlib import Path
 
 from .deadline import Deadline
 from .errors import CommandFailed, DeadlineExceeded, SystemUnavailable
+from .interrupts import give_way
 
 _GRACE = 10.0
+_HEEDING = 0.1
+"""Seconds between two looks for a signal that ends the run."""
 
 
 def run_tool(
@@ -27,12 +30,13 @@ def run_tool(
     env: Mapping[str, str | None] | None = None,
     stdin: bytes = b"",
     hint: str | None = None,
+    giving_way: bool = False,
 ) -> str:
     """Run a program of this computer to its end and return what it wrote to standard output.
 
     ``name`` is what errors call it, else its own name. ``env`` is added to the environment; a value of
     ``None`` takes the variable away. The program has its own process group, which ends with the deadline
-    or with an interrupt of the caller.
+    or with an interrupt of the caller; with ``giving_way`` also with one that was put off (`interrupts.give_way`).
 
     Raises `CommandFailed` for a status other than 0 and `DeadlineExceeded`, both with the whole output
     and ``hint``, and `SystemUnavailable` when there is no such program.
@@ -55,7 +59,7 @@ def run_tool(
     except FileNotFoundError as error:
         raise SystemUnavailable(f"{name} is not on this computer", command=command, hint=hint, where=where) from error
     try:
-        out, err = process.communicate(stdin or None, timeout=deadline.remaining())
+        out, err = _communicate(process, stdin, deadline, giving_way)
     except subprocess.TimeoutExpired:
         out, err = _end(process)
         raise DeadlineExceeded(
@@ -77,6 +81,21 @@ def run_tool(
             where=where,
         )
     return out.decode(errors="replace")
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], stdin: bytes, deadline: Deadline, giving_way: bool
+) -> tuple[bytes, bytes]:
+    left = stdin or None
+    while True:
+        step = deadline.within(_HEEDING) if giving_way else deadline
+        try:
+            return process.communicate(left, timeout=step.remaining())
+        except subprocess.TimeoutExpired:
+            if deadline.passed:
+                raise
+            left = None
+            give_way()
 
 
 def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:

@@ -300,3 +300,39 @@ def test_waits_go_on_where_no_signal_is_put_off() -> None:
         """
     )
     assert said == (["True"], 0)
+
+
+def test_a_program_that_is_waited_for_ends_where_it_gives_way() -> None:
+    said = play(
+        """
+        from pytest_rexxinfra.deadline import Deadline
+        from pytest_rexxinfra.tools import run_tool
+        program = ["sh", "-c", f"trap 'echo ended >&2; exit 1' TERM; kill -{N} {os.getpid()}; sleep 77 & wait"]
+        with Interrupts(lambda: say("second")).handled():
+            try:
+                with postponed():
+                    run_tool(["sh", "-c", "exit 0"], deadline=Deadline(20), where="test", giving_way=True)
+                    run_tool(program, deadline=Deadline(20), where="test", giving_way=True)
+                    say("went on")
+            except KeyboardInterrupt as interrupt:
+                say(type(interrupt).__name__)
+        """
+    )
+    assert said == (["Terminated"], 0)
+
+
+def test_a_program_that_does_not_give_way_is_waited_for() -> None:
+    said = play(
+        """
+        from pytest_rexxinfra.deadline import Deadline
+        from pytest_rexxinfra.tools import run_tool
+        with Interrupts(lambda: say("second")).handled():
+            try:
+                with postponed():
+                    run_tool(["sh", "-c", f"kill -{N} {os.getpid()}; sleep 0.3"], deadline=Deadline(20), where="test")
+                    say("went on")
+            except KeyboardInterrupt as interrupt:
+                say(type(interrupt).__name__)
+        """
+    )
+    assert said == (["went on", "Terminated"], 0)
