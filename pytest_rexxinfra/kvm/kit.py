@@ -143,13 +143,14 @@ def _program(program: Path, into: Path, libraries: Path, root: Path, deadline: D
     """Copy a program and every library that it loads, with the loader that finds them, ``ld.so``."""
     places = [root / "lib/x86_64-linux-gnu", root / "usr/lib/x86_64-linux-gnu"]
     loader = places[0] / "ld-linux-x86-64.so.2"
-    path = ":".join(map(str, places))
-    listing = run_tool([loader, "--library-path", path, "--list", program], deadline=deadline, where=_WHERE)
+    searched = ":".join(map(str, places))
+    listing = run_tool([loader, "--library-path", searched, "--list", program], deadline=deadline, where=_WHERE)
     shutil.copy(program, into / program.name)
     shutil.copy(loader, libraries / "ld.so")
-    for name, place in re.findall(r"^\s*(\S+) => (\S+)", listing, re.MULTILINE):
-        if not name.startswith("ld-linux"):
-            shutil.copy(place, libraries / name)
+    for place in re.findall(r" => (\S+)", listing):
+        path = Path(place)
+        if path.name != loader.name:
+            shutil.copy(path, libraries / path.name)
 
 
 def _pack(tree: Path, into: Path, busybox: Path, scratch: Path, deadline: Deadline) -> None:
