@@ -222,37 +222,41 @@ def _source_type(source: ET.Element) -> str:
     return "volume" if source.get("pool") else "block" if source.get("dev") else "file"
 
 
-def labelled(labels: Mapping[str, str], document: Mapping[str, object] | None = None) -> ET.Element:
-    """Our element in the metadata of a thing of libvirt's: its labels, and its spec if it has one."""
-    element = ET.Element(f"{{{LABELS}}}resource")
+def labelled(
+    labels: Mapping[str, str], document: Mapping[str, object] | None = None, *, apart: bool = False
+) -> ET.Element:
+    """Our element in the metadata of a thing of libvirt's: its labels, and its spec if it has one.
+
+    ``apart`` from the rest, as libvirt takes and gives it alone, it is without its namespace.
+    """
+    space = "" if apart else f"{{{LABELS}}}"
+    element = ET.Element(f"{space}resource")
     for name, value in labels.items():
-        ET.SubElement(element, f"{{{LABELS}}}label", name=name, value=value)
+        ET.SubElement(element, f"{space}label", name=name, value=value)
     if document:
-        ET.SubElement(element, f"{{{LABELS}}}spec").text = json.dumps(document, sort_keys=True)
+        ET.SubElement(element, f"{space}spec").text = json.dumps(document, sort_keys=True)
     return element
 
 
 def labels_of(xml: ET.Element | str) -> dict[str, str]:
     """The labels in the XML of a domain or a network; none when it is not ours."""
-    root = ET.fromstring(xml) if isinstance(xml, str) else xml
-    return {each.attrib["name"]: each.attrib["value"] for each in _ours(root, "label")}
-
-
-def _ours(root: ET.Element, tag: str) -> Iterator[ET.Element]:
-    """Elements of ours; without their namespace where libvirt told nothing but the metadata."""
-    yield from root.iter(f"{{{LABELS}}}{tag}")
-    if root.tag == "resource":
-        yield from root.iter(tag)
+    return {each.attrib["name"]: each.attrib["value"] for each in _ours(xml, "label")}
 
 
 def document_of(xml: ET.Element | str) -> dict[str, object] | None:
     """The spec in the XML of a domain, as `labelled` wrote it."""
-    root = ET.fromstring(xml) if isinstance(xml, str) else xml
-    found = next(_ours(root, "spec"), None)
-    if found is None or not found.text:
+    text = next((each.text for each in _ours(xml, "spec")), None)
+    if not text:
         return None
-    document: dict[str, object] = json.loads(found.text)
+    document: dict[str, object] = json.loads(text)
     return document
+
+
+def _ours(xml: ET.Element | str, tag: str) -> Iterator[ET.Element]:
+    root = ET.fromstring(xml) if isinstance(xml, str) else xml
+    element = root if root.tag == "resource" else next(root.iter(f"{{{LABELS}}}resource"), None)
+    if element is not None:
+        yield from (each for each in element if each.tag.rpartition("}")[2] == tag)
 
 
 def disk_sources(xml: ET.Element | str) -> Iterator[tuple[str, ET.Element]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -11,10 +10,10 @@ from pathlib import Path
 from ..deadline import Deadline
 from ..errors import ImageError
 from ..images import ImageStore
-from ..locks import locked_key
 from ..paths import cache_dir
 from .disk import FORMAT, disk_format, disk_from_directory, disk_from_tar, file_digest
 from .home import Home
+from .saved import SavedImages
 
 _DISKS = (".qcow2", ".img", ".raw")
 
@@ -36,13 +35,14 @@ class Base:
 class KvmImages:
     """Finds the image that a user names, and makes it available on one node."""
 
-    def __init__(self, home: Home, store: ImageStore) -> None:
+    def __init__(self, home: Home, store: ImageStore, saved: SavedImages) -> None:
+        self.saved = saved
         self._home = home
         self._store = store
 
     def base(self, wanted: str, deadline: Deadline) -> Base:
         """The disk of what ``wanted`` names, in this order: a disk image of the controller (``.qcow2``, ``.img``,
-        ``.raw``), a recipe of ours, the archive of a root file system, an image that `commit` saved.
+        ``.raw``), a recipe of ours, the archive of a root file system, one of the images that were `saved`.
 
         Raises `ImageError`, `DeadlineExceeded`.
         """
@@ -50,15 +50,15 @@ class KvmImages:
             return self._own(Path(wanted), deadline)
         archive = self._store.archive(wanted, deadline)
         if archive is None:
-            volume = committed(wanted)
-            if self._home.find(volume) is None:
+            saved = self.saved.find(wanted)
+            if saved is None:
                 recipes = ", ".join(sorted(self._store.recipes()))
                 raise ImageError(
                     f"there is no image {wanted!r}",
                     where="kvm",
                     hint=f"our own images: {recipes}; or name a file: kvm:/path/to/disk.qcow2",
                 )
-            return Base(volume, str(self._home.path / volume), volume)
+            return Base(saved.bits, str(self._home.path / saved.bits), saved.token)
         key = f"{archive.digest[:20]}-{FORMAT}"
         volume = f"base-{key}.qcow2"
         if self._home.find(volume) is None:
@@ -87,43 +87,16 @@ class KvmImages:
                 self._home.upload(volume, path, deadline, format)
         return Base(volume, str(self._home.path / volume), key, bootable=True)
 
-    def baked(self, key: str) -> str | None:
-        """The image baked under ``key``, by the name that `base` knows."""
-        return baked(key) if self.has(baked(key)) else None
-
-    def has(self, image: str) -> bool:
-        """Whether there is an image that was saved under that name."""
-        return self._home.find(committed(image)) is not None
-
-    def remove(self, image: str) -> None:
-        """Remove a saved image; one that is gone is no error."""
-        self._home.delete(committed(image))
-
     def bring(self, image: str, to: KvmImages, deadline: Deadline) -> None:
         """Copy a saved image to another node."""
-        volume = committed(image)
+        name = self.saved.find(image)
+        if name is None:
+            raise ImageError(f"there is no image {image!r}", where="kvm")
         with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-            file = Path(scratch, volume)
+            file = Path(scratch, name.bits)
             with file.open("wb") as target:
-                self._home.download(volume, target)
-            to._home.upload(volume, file, deadline, "qcow2")
-
-    def save(self, image: str, disk: str, deadline: Deadline) -> str:
-        """Save a disk of the node, that nobody writes to, as an image; an older one of that name is replaced."""
-        with locked_key("kvm-commit", image, deadline=deadline, what=f"the image {image}"):
-            self.remove(image)
-            self._home.copy(disk, committed(image), deadline)
-        return image
-
-
-def baked(key: str) -> str:
-    """The name of an image with a build in it."""
-    return f"rexxinfra/baked:{key}"
-
-
-def committed(image: str) -> str:
-    """The volume of an image that was saved under a name."""
-    return f"image-{hashlib.sha256(image.encode()).hexdigest()[:20]}.qcow2"
+                self._home.download(name.bits, target)
+            to.saved.add(image, lambda bits: to._home.upload(bits, file, deadline, "qcow2"))
 
 
 @cache

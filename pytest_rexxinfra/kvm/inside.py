@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..deadline import Deadline
 from ..errors import ChannelClosed, UsageError
 from ..model import Stats
-from .settling import MAIN_ENDED, MAIN_LOG
+from .settling import LOG_ENDED, MAIN_ENDED, MAIN_LOG
 from .vm import Vm
 
 _ASKING = 60.0
@@ -29,7 +29,7 @@ def logs(vm: Vm) -> str:
     except (ChannelClosed, UsageError):
         # It has ended, and printed the last of its log on its console.
         _, _, told = vm.console().partition(MAIN_ENDED)
-        return told.partition("\n")[2].replace("\r", "")
+        return told.partition("\n")[2].partition(LOG_ENDED)[0].replace("\r", "")
     return data.decode("utf-8", "replace")
 
 

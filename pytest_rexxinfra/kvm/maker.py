@@ -15,9 +15,9 @@ from ..errors import ProvisionError, RexxInfraError
 from ..events import Events
 from . import memory
 from .domain import Memory
-from .node import LibvirtError, Missing, fixed_uuid
+from .node import LibvirtError, Missing, all_xml, fixed_uuid
 from .plan import Plan, make_layers
-from .remains import TEMPLATE, all_xml, remove_machine
+from .remains import TEMPLATE, remove_machine
 from .seeding import write_seed
 from .settling import await_up, settle
 from .template import Template, is_used
@@ -89,7 +89,7 @@ class Maker:
                 if plan.spec.boot:
                     booting.await_system(deadline)
                 self._read_ahead(booting, deadline)
-                template = site.templates.save(key, machine.name, deadline)
+                template = site.templates.save(key, machine.name, plan.base.path, deadline)
             except BaseException as error:
                 if isinstance(error, RexxInfraError):
                     error.output = booting.last_words() or error.output

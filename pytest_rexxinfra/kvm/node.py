@@ -165,6 +165,15 @@ class Node:
             self._domains[name] = domain
 
 
+def all_xml(node: Node) -> list[str]:
+    """How libvirt describes each domain of a node."""
+    xml = []
+    for domain in node.ask(node.connection.listAllDomains, 0):
+        with suppress(Missing):
+            xml.append(node.ask(domain.XMLDesc, 0))
+    return xml
+
+
 def fixed_uuid(name: str) -> str:
     """A UUID that is the same for the same name: a lease, say, and so its domain."""
     return str(uuid.uuid5(_NAMESPACE, name))

@@ -53,12 +53,3 @@ def remove_machine(site: Site, machine: Resource) -> None:
                 node.ask(domain.undefineFlags, flags)
     node.know(name, None)
     site.home.delete_all(f"{name}.")
-
-
-def all_xml(node: Node) -> list[str]:
-    """How libvirt describes each domain of a node."""
-    xml = []
-    for domain in node.ask(node.connection.listAllDomains, 0):
-        with suppress(Missing):
-            xml.append(node.ask(domain.XMLDesc, 0))
-    return xml

@@ -24,7 +24,9 @@ MAIN_LOG = "/run/rexxinfra/main.log"
 """What the main process prints, in the guest."""
 
 MAIN_ENDED = "rexxinfra: the main process ended with status "
-"""What the console says then, followed by the end of `MAIN_LOG`."""
+"""What the console says then, followed by the end of `MAIN_LOG`, and `LOG_ENDED`."""
+
+LOG_ENDED = "rexxinfra: end of its log"
 
 SETTLED = "rexxinfra: settled "
 """What the console says when the machine is the one that it is to be."""
@@ -135,7 +137,7 @@ def _main_process(spec: Spec) -> str:
     words = [*(as_user(spec.user) if spec.user else ()), *(spec.command or ())]
     process = (
         f"{prelude(spec) or ':'}\n{shlex.join(words)}\n"
-        f'{{ echo "{MAIN_ENDED}$?"; tail -c 65536 {MAIN_LOG}; }} >/dev/console\n'
-        "sync; /run/rexxinfra/end poweroff"
+        f'{{ echo "{MAIN_ENDED}$?"; tail -c 65536 {MAIN_LOG}; echo "{LOG_ENDED}"; }} >/dev/console\n'
+        "b=/run/rexxinfra/busybox; $b sync; exec $b poweroff -f"
     )
     return f"setsid sh -c {shlex.quote(process)} >{MAIN_LOG} 2>&1 </dev/null &"

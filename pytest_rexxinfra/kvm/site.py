@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from functools import cached_property
+from functools import cached_property, partial
 from xml.etree import ElementTree as ET
 
 from ..deadline import Deadline
@@ -14,7 +14,8 @@ from .acceleration import is_accelerated
 from .home import Home
 from .images import KvmImages
 from .kit import Kit, kit
-from .node import Node
+from .node import Node, all_xml
+from .saved import SavedImages
 from .template import Templates
 
 _BUILDING = 600.0
@@ -27,8 +28,8 @@ class Site:
     def __init__(self, node: Node, events: Events, store: ImageStore, acceleration: str = "auto") -> None:
         self.node = node
         self.home = Home(node)
-        self.images = KvmImages(self.home, store)
         self.templates = Templates(self.home)
+        self.images = KvmImages(self.home, store, SavedImages(self.home, self.templates, partial(all_xml, node)))
         self._events = events
         self._wanted = acceleration
         self._accelerated: bool | None = None

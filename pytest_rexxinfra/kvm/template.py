@@ -10,8 +10,9 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from ..deadline import Deadline
 from ..locks import locked_key
@@ -71,8 +72,8 @@ class Templates:
         self.forget(key)
         return self._home.create(_disk(key), None, "qcow2", base), self._home.create(_ram(key), size)
 
-    def save(self, key: str, name: str, deadline: Deadline) -> Template:
-        """Save the running machine ``name`` whose disk and memory `prepare` made; it is paused then."""
+    def save(self, key: str, name: str, base: str, deadline: Deadline) -> Template:
+        """Save the running machine ``name`` whose disk, over ``base``, and memory `prepare` made; it is paused then."""
         node = self._home.node
         node.ask(node.domain(name).suspend)
         with tempfile.TemporaryFile() as file:
@@ -80,24 +81,32 @@ class Templates:
             file.seek(0)
             state = file.read()
         self._home.write(_state(key), state)
-        self._home.write(_record(key), json.dumps({"made": time.time()}).encode())
+        self._home.write(_record(key), json.dumps({"made": time.time(), "base": base}).encode())
         self._known[key] = self._read(key)
         return self._known[key]
 
     def trim(self, used: Callable[[str], bool]) -> None:
         """Remove the oldest templates but for some; one whose disk is ``used`` stays."""
-        names = self._home.names()
-        made: dict[str, float] = {}
-        for name in names:
-            if name.startswith("template-") and name.endswith(".json"):
-                key = name.removeprefix("template-").removesuffix(".json")
-                try:
-                    made[key] = float(json.loads(self._home.read(name))["made"])
-                except (Missing, ValueError, KeyError):
-                    made[key] = 0.0
-        for key in sorted(made, key=lambda key: made[key], reverse=True)[KEPT:]:
+        records = self._records()
+        for key in sorted(records, key=lambda key: float(records[key].get("made", 0)), reverse=True)[KEPT:]:
             if not used(str(self._home.path / _disk(key))):
                 self.forget(key)
+
+    def forget_over(self, base: str) -> None:
+        """Remove the templates whose disk is over a file."""
+        for key, record in self._records().items():
+            if record.get("base") == base:
+                self.forget(key)
+
+    def _records(self) -> dict[str, dict[str, Any]]:
+        """What is written down about each whole template."""
+        found = {}
+        for name in self._home.names():
+            if name.startswith("template-") and name.endswith(".json"):
+                key = name.removeprefix("template-").removesuffix(".json")
+                with suppress(Missing, ValueError):
+                    found[key] = dict(json.loads(self._home.read(name)))
+        return found
 
 
 def _disk(key: str) -> str:

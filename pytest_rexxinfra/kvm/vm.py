@@ -140,11 +140,12 @@ class Vm:
     def want(self, power: Power) -> None:
         """Write down what it should be doing from now on."""
         self.spec = self.spec.but(power=power)
-        element = ET.tostring(labelled(self.machine.labels(), to_document(self.spec)), encoding="unicode")
+        element = labelled(self.machine.labels(), to_document(self.spec), apart=True)
         flags = module(self.where).VIR_DOMAIN_AFFECT_CONFIG
         if self.runs:
             flags |= module(self.where).VIR_DOMAIN_AFFECT_LIVE
-        self.node.ask(self.domain.setMetadata, _ELEMENT, element, "rexxinfra", LABELS, flags)
+        text = ET.tostring(element, encoding="unicode")
+        self.node.ask(self.domain.setMetadata, _ELEMENT, text, "rexxinfra", LABELS, flags)
 
     # -- what is asked of it
 

@@ -30,7 +30,7 @@ from ..kvm import devices, inside, layers, networks, power, snapshots
 from ..kvm.address import NodeAddress, resolve
 from ..kvm.domain import DiskSource, document_of
 from ..kvm.forwards import forward_all, forwarded
-from ..kvm.images import Base, baked
+from ..kvm.images import Base
 from ..kvm.latency import delay
 from ..kvm.maker import Maker
 from ..kvm.migration import Migrated
@@ -95,6 +95,9 @@ _CAPABILITIES = frozenset(
 )
 _REMOVING = 30.0
 _JOBS = "/tmp/.rexx-jobs"
+_BAKED = "rexxinfra/baked"
+_KEPT = 8
+"""Images with a build in them that stay."""
 
 
 class KvmDriver(Driver):
@@ -184,7 +187,7 @@ class KvmDriver(Driver):
             return site.images.base(wanted, deadline)
         except ImageError:
             for other in self._sites:
-                if other is not site and other.images.has(wanted):
+                if other is not site and other.images.saved.find(wanted):
                     other.images.bring(wanted, site.images, deadline)
                     return site.images.base(wanted, deadline)
             raise
@@ -446,20 +449,28 @@ class KvmDriver(Driver):
 
     def commit(self, machine: Resource, image: str, deadline: Deadline) -> str:
         vm = self._vm(machine)
-        return vm.site.images.save(image, layers.freeze(vm, deadline)["vda"], deadline)
+        vm.site.images.saved.save(image, layers.freeze(vm, deadline)["vda"], deadline)
+        return image
 
     def has_committed(self, image: str) -> bool:
-        return any(site.images.has(image) for site in self._here())
+        return any(site.images.saved.find(image) for site in self._here())
+
+    def trim_committed(self, repository: str, most: int) -> None:
+        for site in self._here():
+            site.images.saved.trim(repository, most)
 
     def remove_image(self, image: str) -> None:
         for site in self._here():
-            site.images.remove(image)
+            site.images.saved.remove(image)
 
     def baked(self, key: str) -> str | None:
-        return baked(key) if self.has_committed(baked(key)) else None
+        name = f"{_BAKED}:{key}"
+        return name if self.has_committed(name) else None
 
     def bake(self, machine: Resource, key: str, deadline: Deadline) -> str:
-        return self.commit(machine, baked(key), deadline)
+        image = self.commit(machine, f"{_BAKED}:{key}", deadline)
+        self.trim_committed(_BAKED, _KEPT)
+        return image
 
     def _here(self) -> Sequence[Site]:
         """The nodes that answer."""
