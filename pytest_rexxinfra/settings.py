@@ -149,6 +149,11 @@ def _one_of(choices: Sequence[str]) -> Callable[[Any, str], str]:
     return check
 
 
+def _absolute(value: Any, place: str) -> str:
+    """A path that means the same in whatever directory the run is later."""
+    return str(Path(str(value)).expanduser().absolute())
+
+
 def _place(value: Any, place: str) -> str:
     """A directory on some other computer, which our own commands can name without quotes."""
     if not re.fullmatch(r"/[\w./-]*", str(value), re.ASCII):
@@ -247,7 +252,7 @@ _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
     "ssh_host_keys": _one_of(HOST_KEY_CHOICES),
     "pi_host": _text,
     "vagrant_provider": _one_of(VAGRANT_PROVIDERS),
-    "vagrantfile": _text,
+    "vagrantfile": _absolute,
     "provision_timeout": _seconds,
     "build_timeout": _seconds,
 }

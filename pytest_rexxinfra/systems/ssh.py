@@ -90,6 +90,8 @@ class SshDriver(Driver):
     uploads: ClassVar[bool] = True
     lasting: ClassVar[bool] = True
     record_class: ClassVar[type[SshRecord]] = SshRecord
+    place_hint: ClassVar[str] = "has it room, and may this user write there? --rexx-ssh-scratch names another one"
+    """What to do where a machine's directory cannot be made."""
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
@@ -199,10 +201,10 @@ class SshDriver(Driver):
                 host.checked_as_root(["chown", spec.user, place], deadline, f"giving {place} to {spec.user}")
         except CommandFailed as failure:
             raise ProvisionError(
-                f"no directory for the machine can be made in {self._options.scratch} of the host",
+                f"no directory for the machine can be made in {place.rpartition('/')[0]} of the host",
                 output=failure.output,
                 where=host.where,
-                hint="has it room, and may this user write there? --rexx-ssh-scratch names another one",
+                hint=self.place_hint,
             ) from failure
 
     def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:

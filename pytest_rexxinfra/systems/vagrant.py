@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,7 +17,6 @@ from ..errors import (
     MachineDied,
     ProvisionError,
     RexxInfraError,
-    SystemUnavailable,
     UsageError,
 )
 from ..locks import locked_key
@@ -31,7 +31,7 @@ from ..vagrant.home import make_home
 from ..vagrant.key import new_key
 from ..vagrant.libvirt_provider import LibvirtProvider
 from ..vagrant.project import Project
-from ..vagrant.provider import Provider
+from ..vagrant.provider import Engine, Provider
 from ..vagrant.vagrantfile import FILE, around, generated
 from .base import Availability, Surroundings
 from .record import Shelf
@@ -43,9 +43,11 @@ if TYPE_CHECKING:
 
 _LOOKING = 20.0
 _ANSWERING = 10.0
+_DESTROYING = 60.0
 _REMOVING = 120.0
-_MACHINE = "default"
 _PLACE = "/var/tmp"
+_MACHINE = "default"
+"""What vagrant calls the machine of a Vagrantfile that names none."""
 _PHASES = {"running": Phase.RUNNING, "paused": Phase.PAUSED, "not_created": Phase.GONE}
 _PROVIDERS: Mapping[str, type[Provider]] = {each.name: each for each in (DockerProvider, LibvirtProvider)}
 _OF_VAGRANTFILE = ("memory", "cpus", "pids", "volumes", "command", "hostname", "boot")
@@ -54,19 +56,27 @@ _OF_VAGRANTFILE = ("memory", "cpus", "pids", "volumes", "command", "hostname", "
 
 @dataclass(frozen=True)
 class VagrantRecord(SshRecord):
-    """``root`` and ``machine`` are those of the machine's `Environment`.
+    """``root`` and ``machine`` are those of the machine's `Environment`, ``engine`` is that of its provider.
 
-    ``own`` says that the Vagrantfile is the user's, ``main`` that there is a main process, ``going`` that the
-    machine is being removed.
+    ``main`` says that there is a main process, ``going`` that the machine is being removed.
     """
 
     provider: str = ""
+    engine: Engine = field(default_factory=dict)
     root: str = ""
     machine: str = _MACHINE
-    own: bool = False
     ports: Sequence[int] = ()
     main: bool = False
     going: bool = False
+
+
+@dataclass(frozen=True)
+class _Meant:
+    """What a machine is made from: an image, or a machine of the user's Vagrantfile."""
+
+    image: str
+    project: Project | None = None
+    machine: str = _MACHINE
 
 
 class VagrantDriver(SshDriver):
@@ -77,21 +87,23 @@ class VagrantDriver(SshDriver):
     default_image: ClassVar[str] = DEFAULT_IMAGE
     lasting: ClassVar[bool] = False
     record_class: ClassVar[type[SshRecord]] = VagrantRecord
+    place_hint: ClassVar[str] = "has the machine room there, and may this user write?"
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
         self._records = Shelf(self.name, VagrantRecord)
-        self._providers = {name: provider(around) for name, provider in _PROVIDERS.items()}
-        self._started: set[str] = set()
 
     @classmethod
     def check_address(cls, address: str) -> None:
         Project.parse(address)
 
-    @property
+    @cached_property
     def _provider(self) -> Provider:
         """The provider of new machines."""
-        return self._providers[self.around.settings.vagrant_provider]
+        return _PROVIDERS[self.around.settings.vagrant_provider](self.around)
+
+    def _provider_of(self, record: VagrantRecord) -> Provider:
+        return _PROVIDERS[record.provider](self.around, record.engine)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -120,19 +132,14 @@ class VagrantDriver(SshDriver):
     def image(self, spec: Spec) -> str:
         return spec.image or (DEFAULT_IMAGE if self._provider.name == DockerProvider.name else "")
 
-    def _project(self, spec: Spec) -> tuple[Project, str | None] | None:
-        """The Vagrantfile of the user, and what names a machine of it; ``None`` when one is to be generated."""
+    def prepare(self, spec: Spec, deadline: Deadline) -> str:
+        return self._meant(spec, deadline).image
+
+    def _meant(self, spec: Spec, deadline: Deadline) -> _Meant:
         address = spec.address or self.around.settings.vagrantfile
         if not address:
-            return None
-        project, name = Project.parse(address)
-        return project, spec.image or name
-
-    def prepare(self, spec: Spec, deadline: Deadline) -> str:
-        meant = self._project(spec)
-        if meant is None:
-            return self._provider.prepare(self.image(spec), deadline)
-        project, name = meant
+            return _Meant(self._provider.prepare(self.image(spec), deadline))
+        project = Project.parse(address)
         unheard = [each for each in _OF_VAGRANTFILE if getattr(spec, each)]
         if unheard:
             raise UsageError(
@@ -140,18 +147,18 @@ class VagrantDriver(SshDriver):
                 where=str(project.file),
                 hint="change the Vagrantfile, or leave that out of the spec",
             )
-        return f"{project.file}#{project.choose(name, self._provider.name, deadline)}"
+        machine = project.choose(spec.image, self._provider.name, deadline)
+        return _Meant(f"{project.file}#{machine}", project, machine)
 
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
-        meant = self.prepare(spec, deadline)
+        meant = self._meant(spec, deadline)
         record = self._announced(lease, spec, meant)
         try:
-            self._write_vagrantfile(lease, spec, meant, record)
             environment = self._environment(record)
+            (environment.folder / FILE).write_text(self._vagrantfile(lease, spec, meant, record))
             make_home(environment.home)
-            with self._alone(meant, deadline):
+            with self._provider.bringing_up(meant.image, deadline):
                 self._bring_up(environment, deadline)
-            self._find_way(record, deadline)
             self._make_place(lease, record, self._of(record), spec, deadline)
         except BaseException as failure:
             said = self._last_words(lease, spec)
@@ -165,7 +172,7 @@ class VagrantDriver(SshDriver):
                     hint=failure.hint,
                 ) from failure
             raise
-        return replace(lease, id=record.address, image=meant)
+        return replace(lease, id=record.address, image=meant.image)
 
     def _bring_up(self, environment: Environment, deadline: Deadline) -> None:
         try:
@@ -176,25 +183,24 @@ class VagrantDriver(SshDriver):
             environment.destroy(deadline)
             environment.up(deadline)
 
-    def _announced(self, lease: Resource, spec: Spec, meant: str) -> VagrantRecord:
+    def _announced(self, lease: Resource, spec: Spec, meant: _Meant) -> VagrantRecord:
         """Write down that there is going to be a machine."""
         folder = self._records.folder(lease)
-        project = self._project(spec)
         options = SshOptions(
             config=str(folder / SSH_CONFIG), known_hosts=str(folder / KNOWN_HOSTS), host_keys="accept-new"
         )
         record = VagrantRecord(
             lease.name,
             lease.labels(),
-            image=meant,
+            image=meant.image,
             address=lease.name,
             place=f"{_PLACE}/{lease.name}",
             options=options.saved(),
             user=spec.user,
             provider=self._provider.name,
-            root=str(project[0].folder if project else folder),
-            machine=meant.rpartition("#")[2] if project else _MACHINE,
-            own=project is not None,
+            engine=self._provider.engine,
+            root=str(meant.project.folder if meant.project else folder),
+            machine=meant.machine,
             ports=spec.ports,
             main=spec.command is not None,
         )
@@ -208,58 +214,38 @@ class VagrantDriver(SshDriver):
             Path(record.root),
             record.machine,
             record.provider,
+            record.engine,
             record.lease,
             f"{self.name}:{record.name}",
         )
 
-    def _write_vagrantfile(self, lease: Resource, spec: Spec, meant: str, record: VagrantRecord) -> None:
-        folder = self._records.folder(lease)
-        if record.own:
-            project = self._project(spec)
-            assert project is not None
-            naming = {name: provider.naming(lease) for name, provider in self._providers.items()}
-            text = around(project[0].file, naming)
-        else:
-            key = folder / "key"
-            options = self._provider.options(lease, spec, meant, record.place, new_key(key))
-            settings = {
-                **self._provider.settings(meant, key),
-                **({"vm.hostname": spec.hostname} if spec.hostname else {}),
-                "vm.boot_timeout": int(self.around.settings.provision_timeout),
-            }
-            text = generated(self._provider.name, options, settings)
-        (folder / FILE).write_text(text)
-
-    @contextmanager
-    def _alone(self, meant: str, deadline: Deadline) -> Iterator[None]:
-        """Hold off others while libvirt may get a box for the first time.
-
-        vagrant-libvirt takes an image that another process is still uploading for one that is there.
-        """
-        if meant in self._started or self._provider.name != LibvirtProvider.name:
-            yield
-            return
-        with locked_key("vagrant-first", "libvirt", deadline=deadline, what=f"the first machine of {meant}"):
-            yield
-        self._started.add(meant)
-
-    def _find_way(self, record: VagrantRecord, deadline: Deadline) -> None:
-        """Learn how a machine is reached now, which may be otherwise than before."""
-        self._environment(record).find_way(deadline)
-        self._leave(record)
+    def _vagrantfile(self, lease: Resource, spec: Spec, meant: _Meant, record: VagrantRecord) -> str:
+        provider, name = self._provider, lease.name
+        if meant.project:
+            return around(meant.project.file, meant.machine, provider.name, provider.naming(name), name)
+        key = self._records.folder(lease) / "key"
+        options = provider.options(lease, spec, meant.image, record.place, new_key(key))
+        settings = {
+            **provider.settings(meant.image, key),
+            **({"vm.hostname": spec.hostname} if spec.hostname else {}),
+            "vm.boot_timeout": int(self.around.settings.provision_timeout),
+        }
+        return generated(provider.name, options, settings, name)
 
     def _leave(self, record: VagrantRecord) -> None:
-        """End the connections to a machine."""
+        """End the connections to a machine, which may be reached otherwise from now on."""
         with self._lock:
             host = self._hosts.pop(record.host, None)
         if host is not None:
             host.close()
 
     def _last_words(self, machine: Resource, spec: Spec) -> str:
-        return self._provider.logs(machine.name) if spec.command else ""
+        with suppress(RexxInfraError):
+            return self._provider.logs(machine.name, Deadline(_LOOKING)) if spec.command else ""
+        return ""
 
     def home(self, machine: Resource) -> str:
-        record = self._known(machine)
+        record = self._record(machine)
         return HOME if self._of(record).route.user == "root" else self.scratch(machine)
 
     def describe(self, machine: Resource) -> str:
@@ -271,20 +257,21 @@ class VagrantDriver(SshDriver):
             return Status(Phase.GONE)
         if record.going:
             return Status(Phase.STOPPED, reason="it is being removed")
+        environment = self._environment(record)
         try:
-            state = self._environment(record).state(Deadline(_LOOKING))
+            state = environment.state(Deadline(_LOOKING))
         except RexxInfraError:
             # Whoever removes it ends all that vagrant does for it.
             if self._records.read(machine) == record:
                 raise
             return self.status(machine)
         phase = _PHASES.get(state, Phase.STOPPED)
-        address = self._of(record).route.host if phase is Phase.RUNNING else None
+        address = self._of(record).route.host if phase is Phase.RUNNING and environment.reached else None
         return Status(phase, address=address, details={"vagrant": state, "provider": record.provider})
 
     def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
         # Nobody says that there is nobody at the address of a machine that has stopped; that would be waited for.
-        if not self._of(self._known(machine)).connected:
+        if not self._of(self._record(machine)).connected:
             status = self.status(machine)
             if status.phase in (Phase.STOPPED, Phase.GONE):
                 raise MachineDied(f"the machine is {status.phase}", where=_where(machine), output=status.reason)
@@ -292,10 +279,10 @@ class VagrantDriver(SshDriver):
 
     def _vagrant(self, machine: Resource, command: str, *more: str, deadline: Deadline) -> str:
         """Run a command of vagrant's on a machine; returns what it printed."""
-        record = self._known(machine)
+        record = self._record(machine)
         return for_people(self._environment(record).run(*command.split(), record.machine, *more, deadline=deadline))
 
-    def _known(self, machine: Resource) -> VagrantRecord:
+    def _record(self, machine: Resource) -> VagrantRecord:
         record = self._records.read(machine)
         if record is None:
             raise MachineDied("the machine does not exist any more", where=_where(machine))
@@ -303,20 +290,21 @@ class VagrantDriver(SshDriver):
 
     def stop(self, machine: Resource, deadline: Deadline) -> None:
         self._vagrant(machine, "halt", deadline=deadline)
-        self._leave(self._known(machine))
+        self._leave(self._record(machine))
 
     def start(self, machine: Resource, deadline: Deadline) -> None:
-        self._again(machine, "up", "--no-provision", deadline=deadline)
+        self._environment(self._record(machine)).up(deadline, provision=False)
+        self._wait_for(machine, deadline)
 
     def reboot(self, machine: Resource, deadline: Deadline) -> None:
         with self.around.events.step(_where(machine), "vagrant reload"):
-            self._again(machine, "reload", "--no-provision", deadline=deadline)
+            self._environment(self._record(machine)).reload(deadline)
+        self._wait_for(machine, deadline)
 
-    def _again(self, machine: Resource, command: str, *more: str, deadline: Deadline) -> None:
-        """Run a command of vagrant's after which the machine has booted, and is reached anew."""
-        self._vagrant(machine, command, *more, deadline=deadline)
-        record = self._known(machine)
-        self._find_way(record, deadline)
+    def _wait_for(self, machine: Resource, deadline: Deadline) -> None:
+        """Wait until a machine answers that has just begun to run, and may be reached otherwise than before."""
+        record = self._record(machine)
+        self._leave(record)
 
         def answers() -> bool:
             with suppress(RexxInfraError):
@@ -324,7 +312,7 @@ class VagrantDriver(SshDriver):
                 return True
             return False
 
-        deadline.wait_for(answers, f"{_where(machine)} to answer after vagrant {command}")
+        deadline.wait_for(answers, f"{_where(machine)} to answer")
 
     def provision(self, machine: Resource, provisioners: Sequence[str], deadline: Deadline) -> str:
         """Run all provisioners of the machine's Vagrantfile, or those named; returns what they printed."""
@@ -346,37 +334,38 @@ class VagrantDriver(SshDriver):
 
     def snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
         self._may(Capability.SNAPSHOT, machine)
-        self._vagrant(machine, "snapshot save", name, "--force", deadline=deadline)
+        self._environment(self._record(machine)).save_snapshot(name, deadline)
 
     def restore(self, machine: Resource, name: str, deadline: Deadline) -> None:
         self.check_snapshot(machine, name)
-        self._again(machine, "snapshot restore", name, "--no-provision", deadline=deadline)
+        self._vagrant(machine, "snapshot restore", name, "--no-provision", deadline=deadline)
+        self._wait_for(machine, deadline)
 
     def snapshots(self, machine: Resource) -> Sequence[str]:
         self._may(Capability.SNAPSHOT, machine)
-        return self._environment(self._known(machine)).snapshots(Deadline(_LOOKING))
+        return self._environment(self._record(machine)).snapshots(Deadline(_LOOKING))
 
     def delete_snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
         self.check_snapshot(machine, name)
         self._vagrant(machine, "snapshot delete", name, deadline=deadline)
 
     def _may(self, capability: Capability, machine: Resource) -> None:
-        if capability not in self._providers[self._known(machine).provider].capabilities:
+        if capability not in _PROVIDERS[self._record(machine).provider].capabilities:
             self._cannot(capability)
 
     def logs(self, machine: Resource) -> str:
         self._may(Capability.LOGS, machine)
-        record = self._known(machine)
+        record = self._record(machine)
         if not record.main:
             raise UsageError(
                 "the machine has no main process, so it has no log",
                 where=_where(machine),
                 hint="give it one with command=…, or run the command and look at its result",
             )
-        return self._providers[record.provider].logs(machine.name)
+        return self._provider_of(record).logs(machine.name, Deadline(_LOOKING))
 
     def address(self, machine: Resource, port: int) -> tuple[str, int]:
-        record = self._known(machine)
+        record = self._record(machine)
         if port not in record.ports:
             raise UsageError(f"port {port} is not published", where=_where(machine), hint=f"ask for it: ports=[{port}]")
         return self._of(record).route.host, port
@@ -384,10 +373,10 @@ class VagrantDriver(SshDriver):
     def create_volume(self, lease: Resource, deadline: Deadline) -> Resource:
         if Capability.VOLUMES not in self.capabilities:
             self._cannot(Capability.VOLUMES)
-        folder = self._records.folder(lease)
+        folder, provider = self._records.folder(lease), self._provider
         folder.mkdir(parents=True, mode=0o700)
-        VagrantRecord(lease.name, lease.labels(), provider=self._provider.name).write(folder)
-        self._provider.create_volume(lease.name, deadline)
+        VagrantRecord(lease.name, lease.labels(), provider=provider.name, engine=provider.engine).write(folder)
+        provider.create_volume(lease.name, deadline)
         return replace(lease, id=lease.name)
 
     def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
@@ -398,29 +387,23 @@ class VagrantDriver(SshDriver):
     def _remove_machine(self, machine: Resource, deadline: Deadline) -> None:
         with locked_key("vagrant", machine.name, deadline=deadline, what=f"the machine {machine.name}"):
             record = self._records.read(machine)
-            if record is None:
-                return
-            environment, provider = self._environment(record), self._providers[record.provider]
-            replace(record, going=True).write(environment.folder)
-            environment.end_all(deadline)
-            made = environment.machine_id
-            try:
-                environment.destroy(deadline)
-            except SystemUnavailable:
-                raise
-            except RexxInfraError:
-                # The Vagrantfile may be another one by now, or gone: then what it made is found by name.
-                provider.remove_left(machine.name, made, deadline)
-            else:
-                provider.remove_left(machine.name, None, deadline)
-            self._leave(record)
+            if record is not None:
+                environment = self._environment(record)
+                replace(record, going=True).write(environment.folder)
+                environment.end_all(deadline)
+                traces = environment.traces
+                # Its Vagrantfile may be another one by now, or gone, or vagrant is: what it made is found without it.
+                with suppress(RexxInfraError):
+                    environment.destroy(deadline.within(_DESTROYING))
+                self._provider_of(record).remove_left(traces, deadline)
+                self._leave(record)
             self._records.forget(machine.name)
 
     def _remove_volume(self, volume: Resource, deadline: Deadline) -> None:
         record = self._records.read(volume)
         if record is not None:
-            self._providers[record.provider].remove_volume(volume.name, deadline)
-            self._records.forget(volume.name)
+            self._provider_of(record).remove_volume(volume.name, deadline)
+        self._records.forget(volume.name)
 
     def list(self) -> Sequence[Resource]:
         return self._records.list()

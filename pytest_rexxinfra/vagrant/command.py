@@ -75,10 +75,11 @@ def vagrant(
     *,
     deadline: Deadline,
     cwd: Path,
-    env: Mapping[str, str],
+    env: Mapping[str, str | None],
     where: str = WHERE,
+    giving_way: bool = False,
 ) -> str:
-    """Run ``vagrant``, and return what it printed.
+    """Run ``vagrant`` as `run_tool` does, and return what it printed.
 
     Raises `UsageError` for a Vagrantfile that cannot be right, `ImageError` for a box that cannot be had,
     `SystemUnavailable` without vagrant or the provider, else `ProvisionError`, each with the output.
@@ -86,7 +87,9 @@ def vagrant(
     environment = {"VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1", **env}
     command = ["vagrant", *words, "--machine-readable"]
     try:
-        return run_tool(command, deadline=deadline, where=where, cwd=cwd, env=environment, hint=INSTALL)
+        return run_tool(
+            command, deadline=deadline, where=where, cwd=cwd, env=environment, hint=INSTALL, giving_way=giving_way
+        )
     except CommandFailed as failure:
         raise told(words, failure.output or "", where) from failure
     except DeadlineExceeded as late:

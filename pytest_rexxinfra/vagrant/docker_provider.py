@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -15,7 +14,7 @@ from ..model import Capability, Resource, Spec
 from ..systems.base import Surroundings
 from ..tools import run_tool
 from .command import WHERE
-from .provider import EVERYWHERE, Provider
+from .provider import EVERYWHERE, Engine, Provider, Traces, clear
 from .ruby import Value
 
 if TYPE_CHECKING:
@@ -42,6 +41,10 @@ until [ -e "$place/lease" ]; do sleep 0.05; done
 exec "$@"
 """
 
+_NETWORK = "vagrant_network"
+"""How the names of the networks that vagrant makes begin."""
+_NETWORKS = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
+
 _AS_USER = ("su", "-s", "/bin/sh", "-c", 'exec "$@"', "--")
 
 
@@ -54,9 +57,10 @@ class DockerProvider(Provider):
         Capability.MAIN_PROCESS,
         Capability.VOLUMES,
     }
+    chosen_by: ClassVar[Sequence[str]] = ("DOCKER_HOST", "DOCKER_CONTEXT")
 
-    def __init__(self, around: Surroundings) -> None:
-        super().__init__(around)
+    def __init__(self, around: Surroundings, engine: Engine | None = None) -> None:
+        super().__init__(around, engine)
         self._served: set[str] = set()
         """Images that are known to have an SSH server."""
 
@@ -75,7 +79,7 @@ class DockerProvider(Provider):
 
     def check(self, deadline: Deadline) -> str:
         try:
-            version = _docker(["version", "--format", "{{.Server.Version}}"], deadline).strip()
+            version = self._docker(["version", "--format", "{{.Server.Version}}"], deadline).strip()
         except CommandFailed as failure:
             raise SystemUnavailable(
                 "the provider docker finds no engine",
@@ -85,11 +89,10 @@ class DockerProvider(Provider):
             ) from failure
         return f"docker {version}"
 
-    def prepare(self, image: str | None, deadline: Deadline) -> str:
-        wanted = image or DEFAULT_IMAGE
-        found = self._images.obtain(wanted, deadline)
+    def prepare(self, image: str, deadline: Deadline) -> str:
+        found = self._images.obtain(image, deadline)
         if found not in self._served:
-            self._look_into(found, wanted, deadline)
+            self._look_into(found, image, deadline)
             self._served.add(found)
         return found
 
@@ -97,7 +100,7 @@ class DockerProvider(Provider):
         """Refuse an image without an SSH server: vagrant would wait for it until its time is over."""
         look = ["run", "--rm", "--network=none", "--entrypoint=/bin/sh", image, "-c", _FIND]
         try:
-            _docker(look, deadline)
+            self._docker(look, deadline)
         except CommandFailed as failure:
             raise ImageError(
                 f"the image {called} has no SSH server",
@@ -110,7 +113,7 @@ class DockerProvider(Provider):
         process = [*_AS_USER, spec.user, "sh"] if spec.user and spec.command else []
         start = ["/bin/sh", "-ec", _START, "start", key, place, *process, *(spec.command or ())]
         return {
-            **self.naming(lease),
+            **self.naming(lease.name),
             "image": image,
             "pull": False,
             "has_ssh": True,
@@ -130,36 +133,42 @@ class DockerProvider(Provider):
             "vm.allow_hosts_modification": False,
         }
 
-    def naming(self, lease: Resource) -> Mapping[str, Value]:
-        return {"name": lease.name}
+    def naming(self, name: str) -> Mapping[str, Value]:
+        return {"name": name}
 
-    def remove_left(self, name: str, id: str | None, deadline: Deadline) -> None:
-        chosen = [f"name=^/{name}$", *([f"id={id}"] if id else [])]
+    def remove_left(self, traces: Traces, deadline: Deadline) -> None:
+        chosen = [f"--filter=name=^/{traces.name}$", *([f"--filter=id={traces.id}"] if traces.id else [])]
+        networks: set[str] = set()
 
-        def gone() -> bool:
-            listed = [_docker(["ps", "-aq", "--filter", each], deadline).split() for each in chosen]
-            found = sorted({container for containers in listed for container in containers})
-            if found:
-                # One that is just being removed may not be removed.
+        def containers() -> list[str]:
+            listed = [self._docker(["ps", "-aq", each], deadline).split() for each in chosen]
+            return sorted({container for containers in listed for container in containers})
+
+        def remove(container: str) -> None:
+            networks.update(self._docker(["inspect", f"--format={_NETWORKS}", container], deadline).split())
+            self._docker(["rm", "--force", "--volumes", container], deadline)
+
+        clear(containers, remove, deadline, f"docker to remove {traces.name}")
+        for network in networks:
+            if network.startswith(_NETWORK):
+                # Others may be in it.
                 with suppress(CommandFailed):
-                    _docker(["rm", "--force", "--volumes", *found], deadline)
-            return not found
+                    self._docker(["network", "rm", network], deadline)
 
-        deadline.wait_for(gone, f"docker to remove {name}")
-
-    def logs(self, name: str) -> str:
-        shown = subprocess.run(["docker", "logs", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        return shown.stdout.decode("utf-8", "replace")
+    def logs(self, name: str, deadline: Deadline) -> str:
+        # The two streams in the order in which they were written.
+        both = ["sh", "-c", 'exec docker logs "$0" 2>&1', name]
+        return run_tool(both, deadline=deadline, where=WHERE, name="docker logs", env=self.engine)
 
     def create_volume(self, name: str, deadline: Deadline) -> None:
-        _docker(["volume", "create", name], deadline)
+        self._docker(["volume", "create", name], deadline)
 
     def remove_volume(self, name: str, deadline: Deadline) -> None:
-        _docker(["volume", "rm", "--force", name], deadline)
+        self._docker(["volume", "rm", "--force", name], deadline)
 
-
-def _docker(words: Sequence[str], deadline: Deadline) -> str:
-    return run_tool(["docker", *words], deadline=deadline, where=WHERE, hint="apt-get install docker.io")
+    def _docker(self, words: Sequence[str], deadline: Deadline) -> str:
+        hint = "apt-get install docker.io"
+        return run_tool(["docker", *words], deadline=deadline, where=WHERE, env=self.engine, hint=hint)
 
 
 def _limits(spec: Spec) -> Iterator[str]:

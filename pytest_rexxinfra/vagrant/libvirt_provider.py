@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
 from ..deadline import Deadline
-from ..errors import CommandFailed, ImageError, SystemUnavailable, UsageError
+from ..errors import CommandFailed, DeadlineExceeded, SystemUnavailable, UsageError
 from ..locks import locked_key
 from ..model import Capability, Resource, Spec
 from ..systems.base import Surroundings
-from ..tools import run_tool
+from .boxes import Boxes
 from .command import WHERE, read, vagrant
-from .provider import EVERYWHERE, Provider, refuse
+from .provider import EVERYWHERE, Engine, Provider, Traces, clear, refuse
 from .ruby import Value
+from .virsh import Virsh
 
-BOX_FILE = ".box"
 _PLUGIN = "vagrant-libvirt"
+_URI = "LIBVIRT_DEFAULT_URI"
 _MEGABYTE = 1 << 20
+_OTHERS = 3.0
+"""Seconds in which an upload that was ended is told from one that goes on."""
 
 
 class LibvirtProvider(Provider):
@@ -36,21 +37,24 @@ class LibvirtProvider(Provider):
         Capability.PAUSE,
         Capability.SNAPSHOT,
     }
+    chosen_by: ClassVar[Sequence[str]] = (_URI,)
 
-    def __init__(self, around: Surroundings) -> None:
-        super().__init__(around)
-        self._boxes: set[str] = set()
+    def __init__(self, around: Surroundings, engine: Engine | None = None) -> None:
+        super().__init__(around, engine)
+        self._virsh = Virsh(self.engine.get(_URI) or "qemu:///system")
+        self._boxes = Boxes(around.events, self._virsh)
+        self._uploaded: set[str] = set()
 
     def check(self, deadline: Deadline) -> str:
-        plugins = [line.target for line in read(self._vagrant("plugin", "list", deadline=deadline))]
-        if _PLUGIN not in plugins:
+        plugins = vagrant(["plugin", "list"], deadline=deadline, cwd=Path("/"), env={})
+        if _PLUGIN not in [line.target for line in read(plugins)]:
             raise SystemUnavailable(
                 f"vagrant has no plugin {_PLUGIN}",
                 where=WHERE,
                 hint=f"apt-get install {_PLUGIN}, or vagrant plugin install {_PLUGIN}",
             )
         try:
-            version = next(line for line in _virsh(["version"], deadline).splitlines() if "hypervisor" in line)
+            return f"libvirt, {self._virsh.version(deadline)}"
         except CommandFailed as failure:
             raise SystemUnavailable(
                 "no libvirt answers",
@@ -58,42 +62,18 @@ class LibvirtProvider(Provider):
                 output=failure.output,
                 hint="apt-get install libvirt-daemon-system qemu-system-x86, then: systemctl start libvirtd",
             ) from failure
-        return f"libvirt, {version.rpartition(': ')[2]}"
 
-    def prepare(self, image: str | None, deadline: Deadline) -> str:
+    def prepare(self, image: str, deadline: Deadline) -> str:
         if not image:
             raise UsageError(
                 "no box is named", where=WHERE, hint="--rexx-target=vagrant:BOX, a name or a file that ends in .box"
             )
-        given = [image]
-        name = image
-        if image.endswith(BOX_FILE):
-            path = Path(image).expanduser().absolute()
-            if not path.is_file():
-                raise ImageError(f"there is no box {path}", where=WHERE)
-            name = f"rexxinfra-{_digest(path)}"
-            given = [f"--name={name}", str(path)]
-        with locked_key("vagrant-box", name, deadline=deadline, what=f"the box {name}"):
-            if name not in self._boxes and name not in self._installed(deadline):
-                with self.around.events.step(WHERE, f"add the box {image}"):
-                    self._vagrant("box", "add", "--provider=libvirt", *given, deadline=deadline)
-            self._boxes.add(name)
-        return name
-
-    def _installed(self, deadline: Deadline) -> set[str]:
-        """Names of the boxes for libvirt."""
-        told = read(self._vagrant("box", "list", deadline=deadline))
-        named = [line.data[0] for line in told if line.kind == "box-name"]
-        providers = [line.data[0] for line in told if line.kind == "box-provider"]
-        return {name for name, provider in zip(named, providers, strict=True) if provider == self.name}
-
-    def _vagrant(self, *words: str, deadline: Deadline) -> str:
-        return vagrant(words, deadline=deadline, cwd=Path("/"), env={})
+        return self._boxes.obtain(image, deadline)
 
     def options(self, lease: Resource, spec: Spec, image: str, place: str, key: str) -> Mapping[str, Value]:
         if spec.pids:
             raise refuse("bound of processes", self.name, "leave out pids=")
-        options: dict[str, Value] = {**self.naming(lease)}
+        options: dict[str, Value] = {**self.naming(lease.name)}
         if spec.memory:
             options["memory"] = max(1, spec.memory // _MEGABYTE)
         if spec.cpus:
@@ -105,34 +85,37 @@ class LibvirtProvider(Provider):
     def settings(self, image: str, key: Path) -> Mapping[str, Value]:
         return {"vm.box": image, "vm.box_check_update": False}
 
-    def naming(self, lease: Resource) -> Mapping[str, Value]:
-        return {"default_prefix": f"{lease.name}_"}
+    def naming(self, name: str) -> Mapping[str, Value]:
+        return {"default_prefix": f"{name}_"}
 
-    def passing(self, output: str) -> bool:
-        # The last machine takes the network along, also while the next one is about to use it.
-        return re.search(r"network (not found|'.*' is not active)", output, re.IGNORECASE) is not None
+    @contextmanager
+    def bringing_up(self, image: str, deadline: Deadline) -> Iterator[None]:
+        # Its box may have to be uploaded, and vagrant-libvirt looks neither whether another process does that just
+        # now, nor whether one has come to an end with it.
+        if image in self._uploaded:
+            yield
+            return
+        with locked_key("vagrant-upload", "libvirt", deadline=deadline, what=f"the first machine of {image}"):
+            self._boxes.settle(deadline)
+            yield
+        self._uploaded.add(image)
 
-    def remove_left(self, name: str, id: str | None, deadline: Deadline) -> None:
-        prefix = f"{name}_"
-        for domain in _virsh(["list", "--all", "--name"], deadline).split():
-            if domain.startswith(prefix):
-                if _virsh(["domstate", domain], deadline).strip() != "shut off":
-                    _virsh(["destroy", domain], deadline)
-                _virsh(["undefine", domain, "--nvram", "--managed-save", "--snapshots-metadata"], deadline)
-        for pool in _virsh(["pool-list", "--name"], deadline).split():
-            for line in _virsh(["vol-list", pool], deadline).splitlines():
-                volume = line.split()[0] if line.split() else ""
-                if volume.startswith(prefix):
-                    _virsh(["vol-delete", volume, "--pool", pool], deadline)
+    def remove_left(self, traces: Traces, deadline: Deadline) -> None:
+        prefix = f"{traces.name}_"
 
+        def domains() -> Sequence[str]:
+            return self._virsh.domains(prefix, deadline)
 
-def _virsh(words: list[str], deadline: Deadline) -> str:
-    uri = os.environ.get("LIBVIRT_DEFAULT_URI") or "qemu:///system"
-    command = ["virsh", "--quiet", "--connect", uri, *words]
-    return run_tool(command, deadline=deadline, where=WHERE, hint="apt-get install libvirt-clients")
+        def remove(domain: str) -> None:
+            self._virsh.remove_domain(domain, deadline)
 
-
-def _digest(path: Path) -> str:
-    """What tells the box in a file from another one, without reading all of it."""
-    stat = path.stat()
-    return hashlib.sha256(repr((str(path), stat.st_mtime_ns, stat.st_size)).encode()).hexdigest()[:16]
+        clear(domains, remove, deadline, f"libvirt to remove {traces.name}")
+        for volume in self._virsh.volumes(deadline):
+            if volume.name.startswith(prefix):
+                self._virsh.delete(volume, deadline)
+        for network in traces.networks:
+            self._virsh.remove_idle_network(network, deadline)
+        if traces.id is None:
+            # Its box was perhaps uploaded when it was ended; what others upload is not waited for.
+            with suppress(DeadlineExceeded):
+                self._boxes.settle(deadline.within(_OTHERS))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from ..deadline import Deadline
-from ..errors import UsageError
+from ..errors import CommandFailed, DeadlineExceeded, UsageError
 from ..model import Capability, Resource, Spec
 from ..systems.base import Surroundings
 from .ruby import Value
@@ -26,22 +30,41 @@ EVERYWHERE = frozenset(
 )
 """What machines of every provider can do."""
 
+Engine = Mapping[str, str | None]
+"""Variables of the environment that say which engine a provider uses; ``None`` is for one that is not set."""
+
+# Vagrant looks whether a network is there and makes it if not, and the last machine takes it along; two of them at
+# once may see something else than there is.
+_PASSING = re.compile(r"network (\S+ )?(not found|is not active)|(creating new|activating) network", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """How what belongs to a machine is found without vagrant: by its name, the provider's id of it, and the ids of
+    networks that may have been made for it."""
+
+    name: str
+    id: str | None = None
+    networks: Sequence[str] = ()
+
 
 class Provider(ABC):
-    """One provider. ``name`` is Vagrant's own for it."""
+    """One provider, with one engine. ``name`` is Vagrant's own for it, ``chosen_by`` are the variables of `Engine`."""
 
     name: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
+    chosen_by: ClassVar[Sequence[str]]
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, engine: Engine | None = None) -> None:
         self.around = around
+        self.engine = {each: os.environ.get(each) for each in self.chosen_by} if engine is None else engine
 
     @abstractmethod
     def check(self, deadline: Deadline) -> str:
         """What there is, for `rexxinfra doctor`; raises `SystemUnavailable` when machines cannot be made."""
 
     @abstractmethod
-    def prepare(self, image: str | None, deadline: Deadline) -> str:
+    def prepare(self, image: str, deadline: Deadline) -> str:
         """Make available what a machine starts from, and return how the Vagrantfile names it. Raises `ImageError`."""
 
     @abstractmethod
@@ -54,19 +77,25 @@ class Provider(ABC):
         """Other settings in a generated Vagrantfile; ``key`` is a file with the private key."""
 
     @abstractmethod
-    def naming(self, lease: Resource) -> Mapping[str, Value]:
-        """The options that give what vagrant makes the name of the lease."""
+    def naming(self, name: str) -> Mapping[str, Value]:
+        """The options by which what vagrant makes has a name of ours."""
 
     @abstractmethod
-    def remove_left(self, name: str, id: str | None, deadline: Deadline) -> None:
-        """Remove what has the name of a lease, or this id, and vagrant does not know: what an ``up`` that was killed
-        has made."""
+    def remove_left(self, traces: Traces, deadline: Deadline) -> None:
+        """Remove what vagrant has left of a machine: what it did not know yet when it was killed, or could not remove
+        because its Vagrantfile is another one by now."""
 
-    def passing(self, output: str) -> bool:
+    @contextmanager
+    def bringing_up(self, image: str, deadline: Deadline) -> Iterator[None]:
+        """Hold off others while a machine is made from ``image``, if they would be in its way."""
+        yield
+
+    @staticmethod
+    def passing(output: str) -> bool:
         """Whether what made an ``up`` fail has nothing to do with it, so that it can be tried again."""
-        return False
+        return _PASSING.search(output) is not None
 
-    def logs(self, name: str) -> str:
+    def logs(self, name: str, deadline: Deadline) -> str:
         """What the main process printed."""
         raise NotImplementedError
 
@@ -80,3 +109,27 @@ class Provider(ABC):
 def refuse(wish: str, provider: str, hint: str) -> UsageError:
     """A wish that a provider cannot fulfil."""
     return UsageError(f"the provider {provider} has no {wish}", where="vagrant", hint=hint)
+
+
+def clear(find: Callable[[], Sequence[str]], remove: Callable[[str], object], deadline: Deadline, what: str) -> None:
+    """Remove what is found until nothing is.
+
+    A removal that fails is tried again, for somebody else may be at it; the error at the end has its output.
+    """
+    failures: list[CommandFailed] = []
+
+    def gone() -> bool:
+        found = find()
+        for each in found:
+            try:
+                remove(each)
+            except CommandFailed as failure:
+                failures.append(failure)
+        return not found
+
+    try:
+        deadline.wait_for(gone, what)
+    except DeadlineExceeded as late:
+        if failures:
+            late.command, late.output = failures[-1].command, failures[-1].output
+        raise

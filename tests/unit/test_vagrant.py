@@ -74,15 +74,15 @@ def test_ruby_reads_a_literal_as_it_was_meant() -> None:
 @pytest.mark.skipif(shutil.which("ruby") is None, reason="no ruby, which comes with vagrant")
 def test_generated_file_is_ruby_whatever_is_in_the_spec(tmp_path: Path) -> None:
     (tmp_path / "Vagrantfile").write_text(
-        generated("docker", {"image": NASTY, "cmd": ["sh", "-c", NASTY]}, {"vm.hostname": NASTY})
-        + around(Path(f"/nowhere/{NASTY}"), {"docker": {"name": NASTY}, "libvirt": {"default_prefix": NASTY}})
+        generated("docker", {"image": NASTY, "cmd": ["sh", "-c", NASTY]}, {"vm.hostname": NASTY}, NASTY)
+        + around(Path(f"/nowhere/{NASTY}"), NASTY, "libvirt", {"default_prefix": NASTY}, NASTY)
     )
     checked = subprocess.run(["ruby", "-c", "Vagrantfile"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert checked.stdout == "Syntax OK\n", checked.stderr
 
 
 def test_generated_file_forwards_no_port_and_syncs_no_folder() -> None:
-    text = generated("docker", {"image": "x"}, {"vm.hostname": "web"})
+    text = generated("docker", {"image": "x"}, {"vm.hostname": "web"}, "rexx-web")
     assert "config.vm.synced_folder '.', '/vagrant', disabled: true" in text
     assert "id: 'ssh', disabled: true" in text
     assert "config.vm.hostname = 'web'" in text
@@ -90,8 +90,8 @@ def test_generated_file_forwards_no_port_and_syncs_no_folder() -> None:
 
 
 def test_own_file_comes_first_and_our_names_after_it() -> None:
-    text = around(Path("/srv/lab/Vagrantfile"), {"docker": {"name": "rexx-a"}})
-    assert text.index("load '/srv/lab/Vagrantfile'") < text.index("provider.name = 'rexx-a'")
+    text = around(Path("/srv/lab/Vagrantfile"), "web", "docker", {"name": "rexx-a"}, "rexx-a")
+    assert text.index("load '/srv/lab/Vagrantfile'") < text.index("define 'web'") < text.index("name = 'rexx-a'")
 
 
 def test_limits_and_mounts_of_docker(surroundings: Surroundings) -> None:
@@ -113,7 +113,7 @@ def test_limits_and_mounts_of_docker(surroundings: Surroundings) -> None:
 def test_env_is_in_no_vagrantfile(surroundings: Surroundings) -> None:
     spec = Spec.of(env={"TOKEN": "very secret"}, command="exec sleep 10")
     options = DockerProvider(surroundings).options(lease(), spec, "image", "/var/tmp/x", "key")
-    assert "very secret" not in generated("docker", options, {})
+    assert "very secret" not in generated("docker", options, {}, "rexx-web")
 
 
 def test_limits_of_libvirt(surroundings: Surroundings) -> None:
@@ -193,12 +193,12 @@ def test_projects(tmp_path: Path) -> None:
     odd = tmp_path / "odd#name"
     odd.mkdir()
     (odd / "Vagrantfile").write_text("")
-    own = Project((tmp_path / "Vagrantfile").resolve())
-    assert Project.parse(str(tmp_path)) == (own, None)
-    assert Project.parse(f"{tmp_path}#db") == (own, "db")
-    assert Project.parse(f"{tmp_path}/Vagrantfile.ci#db") == (Project(tmp_path.resolve() / "Vagrantfile.ci"), "db")
-    assert Project.parse(str(odd)) == (Project(odd.resolve() / "Vagrantfile"), None)
-    assert Project.parse(f"{odd}#web") == (Project(odd.resolve() / "Vagrantfile"), "web")
+    own = (tmp_path / "Vagrantfile").resolve()
+    assert Project.parse(str(tmp_path)) == Project(own)
+    assert Project.parse(f"{tmp_path}#db") == Project(own, "db")
+    assert Project.parse(f"{tmp_path}/Vagrantfile.ci#db") == Project(own.with_name("Vagrantfile.ci"), "db")
+    assert Project.parse(str(odd)) == Project(odd.resolve() / "Vagrantfile")
+    assert Project.parse(f"{odd}#web") == Project(odd.resolve() / "Vagrantfile", "web")
     with pytest.raises(UsageError, match=r"there is no Vagrantfile at .*/nowhere"):
         VagrantDriver.check_address(f"{tmp_path}/nowhere#db")
 
