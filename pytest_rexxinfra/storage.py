@@ -111,6 +111,8 @@ class DiskVolume:
         self.resource = resource
         self.found = found
         """Whether it was there before, and stays."""
+        self.volume = storage.volume(resource)
+        """What the storage itself calls it."""
         self._storage = storage
         self._keeper = keeper
 
@@ -123,11 +125,6 @@ class DiskVolume:
 
     def __repr__(self) -> str:
         return f"<DiskVolume {self.name} in {self.pool.name}>"
-
-    @property
-    def volume(self) -> str:
-        """What the storage itself calls it."""
-        return self._storage.volume(self.resource)
 
     @property
     def size(self) -> int:

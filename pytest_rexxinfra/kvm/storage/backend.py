@@ -54,6 +54,8 @@ class Backend(Protocol):
     """How QEMU is to write to its disks (``cache`` of https://libvirt.org/formatdomain.html)."""
     everywhere: ClassVar[bool]
     """Whether machines of other nodes reach its disks, too."""
+    makes: ClassVar[bool]
+    """Whether disks are made, resized and deleted there; else they are found, and none of that is asked."""
     usage: ClassVar[str | None]
     """What libvirt calls the use of its passwords or keys, if it has any."""
 

@@ -29,6 +29,7 @@ class Directory:
 
     cache: ClassVar[str] = "writeback"
     everywhere: ClassVar[bool] = False
+    makes: ClassVar[bool] = True
     usage: ClassVar[str | None] = None
 
     def __init__(self, place: Place) -> None:

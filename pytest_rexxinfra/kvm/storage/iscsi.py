@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 from xml.etree import ElementTree as ET
 
 from ...deadline import Deadline
-from ...errors import CommandFailed, ProvisionError, Unsupported, UsageError
+from ...errors import CommandFailed, ProvisionError, UsageError
 from ...systems.storage import PoolSource
 from .addresses import address, auth_element, host_elements, written
 from .backend import Place
@@ -30,6 +30,7 @@ _LOGIN = "log in to target", "Failed to connect", "timed out", "iscsi_service fa
 class Iscsi(NetworkDisks):
     """LUNs, as ``lun-1`` and so on. Each pool logs in as an initiator of its own, unless one is given."""
 
+    makes: ClassVar[bool] = False
     usage: ClassVar[str | None] = "iscsi"
 
     def __init__(self, place: Place) -> None:
@@ -89,23 +90,16 @@ class Iscsi(NetworkDisks):
         return self.tool.size(self.image(volume), deadline)
 
     def create(self, volume: str, size: int, deadline: Deadline) -> None:
-        self._cannot("made")
+        raise NotImplementedError
 
     def delete(self, volume: str, deadline: Deadline) -> None:
-        self._cannot("removed")
+        raise NotImplementedError
 
     def resize(self, volume: str, size: int, deadline: Deadline) -> None:
-        self._cannot("resized")
+        raise NotImplementedError
 
     def copy(self, volume: str, new: str, deadline: Deadline) -> None:
-        self._cannot("made")
-
-    def _cannot(self, what: str) -> NoReturn:
-        raise Unsupported(
-            f"the disks of an iSCSI target are there before and after, and cannot be {what}",
-            where=self.place.where,
-            hint="pool.find('lun-1') takes one that is there; pool.disks lists them",
-        )
+        raise NotImplementedError
 
     def image(self, volume: str) -> Image:
         image = {

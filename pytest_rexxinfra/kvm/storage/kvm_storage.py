@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,17 +11,19 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from ...deadline import Deadline
-from ...errors import RexxInfraError, UsageError
+from ...errors import RexxInfraError, Unsupported, UsageError
+from ...hardware import Disk
 from ...images import ImageStore
 from ...model import Kind, Resource
 from ...systems.storage import PoolSource
 from ..domain import DiskSource
 from ..home import Home
 from ..node import Node, module
-from . import secret
+from . import secret as secrets
 from .backend import Backend, Place, backend_class
 from .content import content
 from .libvirt_pool import LibvirtPool
+from .qemu_img import QemuImg
 from .records import DiskRecord, PoolRecord, disk_shelf, pool_shelf
 from .usage import Use, has, uses
 
@@ -100,7 +103,7 @@ class KvmStorage:
             record = self._pool(record.name)
             self._pools.write(replace(record, secret_at=[*record.secret_at, node.uri]))
         value = backend_class(record.kind).decoded(known)
-        secret.keep(node, usage, record.name, record.lease, value)
+        secrets.keep(node, usage, record.name, record.lease, value)
 
     def _pool(self, name: str) -> PoolRecord:
         record = self._pools.named(name)
@@ -118,20 +121,20 @@ class KvmStorage:
     def remove_pool(self, pool: Resource, deadline: Deadline) -> None:
         """Remove a pool, its secrets, and what is written down of it; gone is no error.
 
-        Raises `UsageError` while there is a disk that was made in it.
+        Raises `UsageError` while the lab has disks of it.
         """
         record = self._pools.read(pool)
         if record is None:
             self._remove_unknown(pool, deadline)
             return
-        left = [each.name for each in self._disks.records() if each.pool == pool.name and not each.found]
+        left = [each.name for each in self._disks.records() if each.pool == pool.name]
         if left:
             raise UsageError(
                 f"the pool still has {', '.join(left)}", where=f"kvm:{pool.name}", hint="remove disks before their pool"
             )
         self._backend(record).stop(deadline)
         for uri in record.secret_at:
-            secret.forget(self._home(uri).node, record.lease)
+            secrets.forget(self._home(uri).node, record.lease)
         self._pools.remove(pool)
         self._secrets.pop(pool.name, None)
 
@@ -141,7 +144,7 @@ class KvmStorage:
         definition = ET.Element("pool")
         ET.SubElement(definition, "name").text = pool.name
         LibvirtPool(node, definition).stop(deadline)
-        secret.forget(node, pool.lease)
+        secrets.forget(node, pool.lease)
 
     # -- disks
 
@@ -159,6 +162,7 @@ class KvmStorage:
         """Make a disk, or nothing: what bears its name and was there before is another one's, and stays."""
         record = self._pool(pool)
         backend = self._backend(record)
+        _check_makes(backend, record, "made")
         if lease.name in backend.sizes(deadline):
             raise UsageError(f"the pool has a disk {lease.name} already", where=f"kvm:{record.name}")
         disk = replace(lease, id=record.uri)
@@ -210,10 +214,20 @@ class KvmStorage:
     def download(self, disk: Resource, target: Path, deadline: Deadline) -> None:
         self._check_still(self._disk(disk.name), "read", writers_only=True)
         backend, volume = self._of(disk)
-        backend.read(volume, target, deadline)
+        try:
+            with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}-") as scratch:
+                raw, packed = Path(scratch, "raw"), Path(scratch, "packed")
+                backend.read(volume, raw, deadline)
+                if target.suffix == ".qcow2":
+                    QemuImg(f"kvm:{disk.name}").pack(raw, packed, deadline)
+                    raw = packed
+                raw.replace(target)
+        except OSError as error:
+            raise UsageError(f"{target} cannot be written: {error.strerror}", where=f"kvm:{disk.name}") from error
 
     def resize(self, disk: Resource, size: int, shrink: bool, deadline: Deadline) -> None:
         backend, volume = self._of(disk)
+        _check_makes(backend, self._pool(self._disk(disk.name).pool), "resized")
         now = backend.size(volume, deadline)
         if size < now and not shrink:
             raise UsageError(
@@ -239,42 +253,46 @@ class KvmStorage:
         if record is None:
             return
         pool = self._pools.named(record.pool)
-        if pool is not None and not record.found:
-            used = self._uses(record)
+        if pool is not None:
+            # One that was there before may go on being used, but not with a secret that goes.
+            secret = secrets.secret_uuid(pool.lease)
+            used = [use for use in self._uses(record) if not record.found or use.secret == secret]
             if used:
                 raise UsageError(
                     f"the machine {used[0].machine} has the disk, so it is not deleted",
                     where=f"kvm:{disk.name}",
                     hint="detach it, or remove the machine first",
                 )
-            self._backend(pool).delete(record.volume, deadline)
+            if not record.found:
+                self._backend(pool).delete(record.volume, deadline)
         self._disks.remove(disk)
 
     # -- what machines use
 
-    def disk(self, name: str, node: Node, machine: str, read_only: bool = False) -> DiskSource:
-        """A disk of the lab for a machine at a node, by the disk's name.
+    def disk(self, disk: Disk, node: Node, machine: str) -> DiskSource:
+        """A disk of the lab for a machine at a node; ``disk.source`` is its name.
 
         Raises `UsageError` when there is none, when it is on another node, and while another machine may write to it.
         """
-        record = self._disk(name)
+        record = self._disk(disk.source)
         pool = self._pool(record.pool)
         backend = self._backend(pool)
         if not backend.everywhere and node.uri != pool.uri:
             raise UsageError(
                 f"the disk is on the node {self._home(pool.uri).node.name}, and the machine on {node.name}",
-                where=f"kvm:{name}",
+                where=f"kvm:{record.name}",
                 hint="placement={'node': …} puts the machine there; disks of nfs, iscsi and rbd are for all nodes",
             )
         for use in self._uses(record, reachable=True):
-            if use.machine != machine and use.running and not (use.read_only and read_only):
+            if use.machine != machine and use.running and not (use.read_only and disk.read_only):
                 raise UsageError(
                     f"the machine {use.machine} has the disk, and two would destroy what is on it",
-                    where=f"kvm:{name}",
+                    where=f"kvm:{record.name}",
                     hint="detach it there, or make it read_only for both",
                 )
         self._admit(pool, node)
-        return DiskSource(backend.source(record.volume), "raw", below=(), read_only=read_only)
+        source = backend.source(record.volume)
+        return DiskSource(source, "raw", (), disk.bus, read_only=disk.read_only)
 
     def home_of(self, name: str) -> str | None:
         """The URI of the only node whose machines can have a disk; ``None`` when those of all can.
@@ -284,10 +302,26 @@ class KvmStorage:
         pool = self._pool(self._disk(name).pool)
         return None if backend_class(pool.kind).everywhere else pool.uri
 
-    def admit(self, names: Iterable[str], node: Node) -> None:
-        """Let a machine that is about to move to a node have its disks there."""
-        for name in names:
-            self._admit(self._pool(self._disk(name).pool), node)
+    def target(self, name: str, node: Node, machine: str) -> str | None:
+        """What libvirt calls a disk of the lab in a machine, ``vdb`` for example; ``None`` when it is no such disk.
+
+        Raises `UsageError` when the machine does not have it.
+        """
+        record = self._disks.named(name)
+        if record is None:
+            return None
+        source = self._backend(self._pool(record.pool)).source(record.volume)
+        targets = [use.target for use in uses([node], source) if use.machine == machine]
+        if not targets:
+            raise UsageError(f"the machine does not have the disk {name}", where=f"kvm:{machine}")
+        return targets[0]
+
+    def admit(self, machine: Resource, node: Node) -> None:
+        """Let a machine that is about to move to a node have its disks there, too."""
+        for name in self.used_by(machine):
+            pool = self._pools.named(name)
+            if pool is not None:
+                self._admit(pool, node)
 
     def used_by(self, machine: Resource) -> Sequence[str]:
         known = [(each, pool) for each in self._disks.records() if (pool := self._pools.named(each.pool))]
@@ -314,11 +348,24 @@ class KvmStorage:
 
     def list(self) -> Sequence[Resource]:
         """Every pool and disk that is written down, whoever of this user made it."""
-        return [*self._pools.list(), *self._disks.list()]
+        pools = {each.name: each for each in self._pools.list()}
+        uris = {each.name: each.uri for each in self._pools.records()}
+        disks = {each.name: each.pool for each in self._disks.records()}
+        found = [replace(each, id=uris.get(name)) for name, each in pools.items()]
+        return [*found, *(replace(each, id=uris.get(disks.get(each.name, ""))) for each in self._disks.list())]
 
     def removers(self) -> dict[Kind, Callable[[Resource, Deadline], None]]:
         """What removes each kind, in the order in which they can be removed: after machines."""
         return {Kind.DISK: self.remove_disk, Kind.POOL: self.remove_pool}
+
+
+def _check_makes(backend: Backend, pool: PoolRecord, what: str) -> None:
+    if not backend.makes:
+        raise Unsupported(
+            f"disks of the kind {pool.kind} are there before and after, and cannot be {what}",
+            where=f"kvm:{pool.name}",
+            hint="pool.disks lists them, and pool.find takes one",
+        )
 
 
 def _in_use(use: Use, disk: str, what: str) -> UsageError:

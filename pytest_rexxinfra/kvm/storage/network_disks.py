@@ -17,6 +17,7 @@ class NetworkDisks(ABC):
 
     cache: ClassVar[str] = "none"
     everywhere: ClassVar[bool] = True
+    makes: ClassVar[bool] = True
     usage: ClassVar[str | None] = None
     base64: ClassVar[bool] = False
     """Whether the kind's secrets are written so."""

@@ -78,6 +78,10 @@ class QemuImg:
         words = ["-n", *known, "--image-opts", "--target-image-opts", options(source), options(target)]
         self.run("convert", words, deadline)
 
+    def pack(self, raw: Path, target: Path, deadline: Deadline) -> None:
+        """Make a qcow2 file of a raw one."""
+        self.run("convert", ["-f", "raw", "-O", "qcow2", str(raw), str(target)], deadline)
+
     def resize(self, image: Image, size: int, deadline: Deadline) -> None:
         """Make a disk larger, or smaller."""
         self.run("resize", ["--shrink", "--image-opts", options(image), str(size)], deadline)

@@ -13,13 +13,17 @@ from ..node import Missing, Node
 
 @dataclass(frozen=True)
 class Use:
-    """A machine at a node that has the disk as ``target``; ``running`` says whether it may write to it now."""
+    """A machine at a node that has the disk as ``target``; ``running`` says whether it may write to it now.
+
+    ``secret`` is the UUID of the secret of libvirt that it needs for that, if any.
+    """
 
     machine: str
     node: Node
     target: str
     running: bool
     read_only: bool
+    secret: str | None
 
 
 def uses(nodes: Iterable[Node], source: ET.Element, *, reachable: bool = False) -> Iterator[Use]:
@@ -38,10 +42,17 @@ def uses(nodes: Iterable[Node], source: ET.Element, *, reachable: bool = False) 
                 described = ET.fromstring(node.ask(domain.XMLDesc, 0))
                 running = bool(node.ask(domain.isActive))
                 for disk in described.iterfind("devices/disk"):
-                    if wanted in map(_place, disk.iter("source")):
-                        target = disk.find("target")
-                        name = "" if target is None else target.get("dev", "")
-                        yield Use(domain.name(), node, name, running, disk.find("readonly") is not None)
+                    found = next((each for each in disk.iter("source") if _place(each) == wanted), None)
+                    if found is not None:
+                        target, secret = disk.find("target"), found.find("auth/secret")
+                        yield Use(
+                            domain.name(),
+                            node,
+                            "" if target is None else target.get("dev", ""),
+                            running,
+                            disk.find("readonly") is not None,
+                            None if secret is None else secret.get("uuid"),
+                        )
 
 
 def has(nodes: Iterable[Node], machine: str, sources: Iterable[ET.Element]) -> list[bool]:
