@@ -13,6 +13,8 @@ from .settling import await_up, settle
 from .vm import Vm
 
 _GRACE = 10.0
+_BOOTED_GRACE = 25.0
+"""Seconds for a system to shut down, ours or one that was booted, before its power is cut."""
 _POLL = 0.1
 
 
@@ -25,15 +27,19 @@ def stop(vm: Vm, deadline: Deadline) -> None:
         return vm.found().phase is Phase.STOPPED
 
     try:
-        deadline.within(_GRACE).wait_for(ended, "the machine to end", longest=_POLL)
+        grace = _BOOTED_GRACE if vm.spec.boot or vm.record.cloud else _GRACE
+        deadline.within(grace).wait_for(ended, "the machine to end", longest=_POLL)
     except DeadlineExceeded:
         cut(vm)
 
 
 def cut(vm: Vm) -> None:
     """Cut its power, if it is on."""
-    with suppress(LibvirtError):
+    try:
         vm.node.ask(vm.domain.destroy)
+    except LibvirtError:
+        if vm.runs:
+            raise
 
 
 def start(vm: Vm, deadline: Deadline) -> None:

@@ -41,8 +41,8 @@ def test_by_name_and_nobody_else(way: Way, lacks: Lacks, club: Club) -> None:
     assert address
     assert _fetch(client, address) == "served"
     assert _fetch(stranger, address) == ""
-    # Nobody keeps machines of the default network of podman from others: see its page.
-    assert _fetch(alone, address) == ("served" if way.name == "podman" else "")
+    # Nobody keeps machines of the default network of podman and kvm from others: see their pages.
+    assert _fetch(alone, address) == ("served" if way.name in ("podman", "kvm") else "")
 
 
 def test_networks_stay_apart_when_another_goes(lab: Lab, lacks: Lacks, club: Club) -> None:

@@ -10,9 +10,10 @@ from ctypes.util import find_library
 from functools import cache
 from typing import Any, Self
 
-from ...errors import CommandFailed, SystemUnavailable
+from ...errors import CommandFailed, DeadlineExceeded, SystemUnavailable
 
 _INSTALL = "apt-get install qemu-block-extra"
+_SILENT = "timed out"
 _REGULAR = 1
 """The type of a regular file (RFC 1813, ftype3)."""
 
@@ -41,7 +42,7 @@ class _Entry(ctypes.Structure):
 class NfsExport:
     """An export, opened for the block as a user and a group of the server; ``seconds`` for each answer.
 
-    Methods raise `NfsError` with the server's reason.
+    Methods raise `NfsError` with the server's reason, `DeadlineExceeded` when it says nothing.
     """
 
     def __init__(self, host: str, export: str, user: int, group: int, seconds: float) -> None:
@@ -100,6 +101,8 @@ class NfsExport:
         result = getattr(self._library, f"nfs_{operation}")(self._context, *words)
         if result < 0:
             reason = ctypes.string_at(self._library.nfs_get_error(self._context)).decode(errors="replace")
+            if _SILENT in reason:
+                raise DeadlineExceeded("the NFS server does not answer", output=reason, where=self._where)
             raise NfsError(f"the NFS server refuses: {reason}", -result, self._where)
 
 
