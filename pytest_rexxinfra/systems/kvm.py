@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from ..channels.channel import Channel
 from ..channels.request import Jobs, RequestChannel
 from ..channels.stream import Stream
 from ..deadline import Deadline
@@ -57,12 +58,14 @@ from .record import Shelf
 from .removal import Removers, remove_all
 
 if TYPE_CHECKING:
+    from ..kvm.ssh_way import SshWay
     from ..machine import Machine
 
 _CAPABILITIES = frozenset(
     {
         Capability.BAKE,
         Capability.BOOT,
+        Capability.CHANNELS,
         Capability.CLONE,
         Capability.COMMIT,
         Capability.CONSOLE,
@@ -95,6 +98,8 @@ _CAPABILITIES = frozenset(
 )
 _REMOVING = 30.0
 _JOBS = "/tmp/.rexx-jobs"
+_SSH = "ssh"
+_CHANNELS = ("agent", _SSH)
 _BAKED = "rexxinfra/baked"
 _KEPT = 8
 """Images with a build in them that stay."""
@@ -119,6 +124,7 @@ class KvmDriver(Driver):
         self._targets: dict[str | None, Nodes] = {}
         self._vms: dict[str, Vm] = {}
         self._pulses: dict[str, Pulse] = {}
+        self._ways: dict[str, SshWay] = {}
         self._maker = Maker(around.events, self.home(_NOBODY))
 
     @classmethod
@@ -193,6 +199,8 @@ class KvmDriver(Driver):
             raise
 
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
+        if spec.channel not in (None, *_CHANNELS):
+            raise UsageError(f"channel: {spec.channel!r} is none of {', '.join(_CHANNELS)}", where=self.name)
         nodes = self._nodes(spec.address)
         with nodes.place(lease, spec, deadline, avoid=self._elsewhere(nodes, spec.shared_network)) as node:
             return self._make_on(node, lease, spec, deadline)
@@ -292,10 +300,24 @@ class KvmDriver(Driver):
         return Jobs(vm.agent, _JOBS, vm.where, as_user(user) if user else (), prelude(vm.spec))
 
     def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
+        vm = self._vm(machine)
+        if vm.spec.channel == _SSH:
+            return self._ssh(vm).open(argv, deadline, user or vm.spec.user)
         return self._jobs(machine, user).process(argv)
 
-    def channel(self, machine: Resource, where: str, deadline: Deadline, user: str | None = None) -> RequestChannel:
+    def channel(self, machine: Resource, where: str, deadline: Deadline, user: str | None = None) -> Channel:
+        if self._vm(machine).spec.channel == _SSH:
+            return super().channel(machine, where, deadline, user)
         return RequestChannel(self._jobs(machine, user))
+
+    def _ssh(self, vm: Vm) -> SshWay:
+        try:
+            from ..kvm.ssh_way import SshWay
+        except ImportError as missing:
+            raise SystemUnavailable(
+                f"channel='ssh' needs paramiko: {missing}", where=vm.where, hint="pip install 'pytest-rexxinfra[ssh]'"
+            ) from missing
+        return self._ways.setdefault(vm.machine.lease, SshWay(vm, self._shelf.folder(vm.machine)))
 
     def enter_command(self, machine: Resource, command: Sequence[str] = (), terminal: bool = True) -> Sequence[str]:
         words = ["-t"] if terminal else []
@@ -356,6 +378,9 @@ class KvmDriver(Driver):
         self._shelf.forget(machine.name)
         self._vms.pop(machine.lease, None)
         self._pulses.pop(machine.lease, None)
+        way = self._ways.pop(machine.lease, None)
+        if way is not None:
+            way.close()
 
     # -- among nodes
 
@@ -593,6 +618,8 @@ class KvmDriver(Driver):
         return self._pulses.setdefault(machine.lease, Pulse(health)).passes(check, vm.where)
 
     def close(self) -> None:
+        for way in self._ways.values():
+            way.close()
         self._sites.close()
 
     def calls(self) -> Mapping[str, int]:

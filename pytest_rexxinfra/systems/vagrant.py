@@ -22,13 +22,13 @@ from ..errors import (
 from ..locks import locked_key
 from ..model import Capability, Kind, Phase, Resource, Spec, Status
 from ..rexx.deployment import HOME
+from ..ssh.new_key import new_key
 from ..ssh.options import SshOptions
 from ..tools import run_tool
 from ..vagrant.command import INSTALL, for_people
 from ..vagrant.docker_provider import DEFAULT_IMAGE, DockerProvider
 from ..vagrant.environment import KNOWN_HOSTS, SSH_CONFIG, Environment
 from ..vagrant.home import make_home
-from ..vagrant.key import new_key
 from ..vagrant.libvirt_provider import LibvirtProvider
 from ..vagrant.project import Project
 from ..vagrant.provider import Engine, Provider
