@@ -567,11 +567,23 @@ class Lab:
         finally:
             self.destroy(machine)
 
-    def network(self, target: Target | str | None = None, name: str = "net") -> str:
-        """Make a network and return the name that ``Spec.network`` takes; machines on it see each other by name."""
-        return self._other(
-            Kind.NETWORK, target, name, lambda driver, lease, deadline: driver.create_network(lease, deadline)
-        ).name
+    def network(self, target: Target | str | None = None, name: str = "net", kind: str | None = None) -> str:
+        """Make a network and return the name that ``Spec.network`` takes; machines on it see each other by name.
+
+        ``kind`` is ``isolated``, ``nat`` or ``bridge:NAME``, where the system has such kinds.
+        """
+
+        def create(driver: Driver, lease: Resource, deadline: Deadline) -> Resource:
+            return driver.create_network_of(lease, kind, deadline) if kind else driver.create_network(lease, deadline)
+
+        return self._other(Kind.NETWORK, target, name, create).name
+
+    def addresses(self, network: str) -> Mapping[str, str]:
+        """The addresses that a network of this lab has given, by the names of the machines."""
+        for driver, resource in self._open.values():
+            if resource.name == network and resource.kind is Kind.NETWORK:
+                return driver.members_of(resource)
+        raise UsageError(f"there is no network {network!r}")
 
     def volume(self, target: Target | str | None = None, name: str = "vol") -> str:
         """Make an empty volume and return the name that ``Spec.volumes`` takes as source."""

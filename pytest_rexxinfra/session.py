@@ -573,11 +573,15 @@ class Provisioner:
             self._request.node.stash.setdefault(_MACHINES, []).extend((machine, 0) for machine in machines)
             return machines
 
-    def network(self, name: str = "net") -> Network:
-        """Make a network; machines made with ``network=`` it see each other by their own names."""
+    def network(self, name: str = "net", kind: str | None = None) -> Network:
+        """Make a network; machines made with ``network=`` it see each other by their own names.
+
+        ``kind`` is ``isolated``, ``nat`` or ``bridge:NAME``, where the system has such kinds.
+        """
         with shown_plainly(), self._session._skipping(self._target):
-            self.others.append(self._session.lab.network(self._target, name))
-            return Network(self.others[-1])
+            made = self._session.lab.network(self._target, name, kind)
+            self.others.append(made)
+            return Network(made, partial(self._session.lab.addresses, made))
 
     def volume(self, name: str = "vol") -> str:
         """Make an empty volume; mount it with ``volumes=[f"{volume}:/data"]``."""
