@@ -44,8 +44,8 @@ class Disk:
         """Read ``1g``, a name, a path, or a mapping of the fields; raises `UsageError`."""
         if isinstance(value, Disk):
             return value
-        table = dict(value) if isinstance(value, Mapping) else {"source": str(value)}
-        disk = _built(cls, "disk", table)
+        table = dict(value) if isinstance(value, Mapping) else {"source": value}
+        disk = _built(cls, "disk", {**table, "source": str(table.get("source", ""))})
         if disk.bus not in BUSES:
             raise UsageError(f"disk: {disk.bus!r} is no bus", hint=f"one of {', '.join(BUSES)}")
         if disk.size is None and not disk.source.startswith(("/", ".", "~")) and not _NAME.fullmatch(disk.source):

@@ -27,6 +27,9 @@ _OWN_PLACES = 'for place in /run /var/lib/nfs; do mount -t tmpfs tmpfs "$place";
 _ALONE = ("unshare", "--mount", "sh", "-c", _OWN_PLACES, "sh")
 """Begins the command of a server that keeps files in places that cannot be chosen."""
 
+_MONITOR, _OLD_MONITOR = 3300, 6789
+"""Ports of Ceph's monitors, for the two versions of its protocol."""
+
 _PORTMAPPER = 111
 """Clients of NFS 3 ask at this port where the rest is (RFC 1833)."""
 
@@ -200,12 +203,20 @@ mgr data = {place}/mgr
 
 @contextmanager
 def ceph(folder: Path) -> Iterator[Ceph]:
-    """A Ceph cluster of one monitor, one OSD in memory and one manager (apt-get install ceph-mon ceph-osd ceph-mgr)."""
+    """A Ceph cluster of one monitor, one OSD in memory and one manager (apt-get install ceph-mon ceph-osd ceph-mgr).
+
+    There is one at a time on a computer: its monitor is at the usual ports, for at others a client that it refuses
+    takes the one protocol for the other, and tries for minutes.
+    """
     for program, package in (("ceph-mon", "ceph-mon"), ("ceph-osd", "ceph-osd"), ("ceph-mgr", "ceph-mgr")):
         _needs(program, package)
-    with _Servers(folder, "ceph") as servers:
+    lock = Path(tempfile.gettempdir(), "rexxinfra-tests-ceph.lock")
+    with (
+        locked(lock, deadline=Deadline(_WAITING), what="the Ceph cluster of other tests"),
+        _Servers(folder, "ceph") as servers,
+    ):
         place = servers.place
-        port, fsid = free_port(), str(uuid.uuid4())
+        port, fsid = _MONITOR, str(uuid.uuid4())
         config, keyring = place / "ceph.conf", place / "keyring"
         config.write_text(_CEPH.format(fsid=fsid, host=HOST, port=port, place=place))
         for name in ("mon", "osd", "mgr", "crash"):
@@ -216,7 +227,7 @@ def ceph(folder: Path) -> Iterator[Ceph]:
         _tool(*key, "--name", "client.admin", *caps)
         _tool(*key, "--name", "osd.0", "--cap", "mon", "allow profile osd", "--cap", "osd", "allow *")
         _tool(*key, "--name", "mgr.x", "--cap", "mon", "allow profile mgr", "--cap", "osd", "allow *")
-        addresses = f"[v2:{HOST}:{port},v1:{HOST}:{free_port()}]"
+        addresses = f"[v2:{HOST}:{port},v1:{HOST}:{_OLD_MONITOR}]"
         monmap = str(place / "monmap")
         _tool("monmaptool", "--create", "--addv", "a", addresses, "--fsid", fsid, monmap)
         conf = ["--conf", str(config)]

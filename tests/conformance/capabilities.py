@@ -37,5 +37,6 @@ OPERATIONS: dict[Capability, Callable[[Machine], Any]] = {
     Capability.USERS: lambda machine: machine.run("true", user="nobody"),
     Capability.COMMIT: lambda machine: machine.commit("x:y"),
     Capability.BAKE: lambda machine: machine.driver.baked("key"),
+    Capability.STORAGE: lambda machine: machine.driver.storage,
     Capability.NETWORKS: lambda machine: machine.driver.create_network(machine.resource, Deadline(5)),
 }

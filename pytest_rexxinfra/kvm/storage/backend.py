@@ -121,7 +121,7 @@ def backend_class(kind: str) -> type[Backend]:
 
 def refuse(wanted: PoolSource, *fields: str) -> None:
     """Raise `UsageError` for what a kind has no use for."""
-    names = {"secret": "a password or key"}
+    names = {"secret": "password or key"}
     for each in fields:
         if getattr(wanted, each) is not None:
             raise UsageError(f"storage: a pool of the kind {wanted.kind} has no {names.get(each, each)}", where="kvm")

@@ -52,6 +52,7 @@ def check_reachable(servers: Iterable[tuple[str, int]], deadline: Deadline, what
             reasons.append(f"{host}:{port}: {error.strerror or error}")
     raise ProvisionError(
         f"{what} is not there",
+        where="kvm",
         output="\n".join(reasons),
         hint="does the server run, and may this computer reach it? both this computer and the node talk to it",
     )
