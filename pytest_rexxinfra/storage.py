@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -81,10 +82,11 @@ class StoragePool:
     def find(self, volume: str) -> DiskVolume:
         """Take a disk that is there already, by its name in ``disks``; it is never deleted.
 
-        Raises `UsageError` when there is none.
+        Raises `UsageError` when there is none, `Unsupported` for an image that is not raw.
         """
+        name = re.sub("[^A-Za-z0-9_.-]+", "-", volume).lstrip("-_.") or "found"
         return self._made(
-            "found", lambda lease, deadline: self._storage.find_disk(lease, self.resource, volume, deadline), found=True
+            name, lambda lease, deadline: self._storage.find_disk(lease, self.resource, volume, deadline), found=True
         )
 
     def _made(self, name: str, create: Callable[[Resource, Deadline], Resource], found: bool = False) -> DiskVolume:

@@ -85,6 +85,10 @@ class Backend(Protocol):
 
     def size(self, volume: str, deadline: Deadline) -> int: ...
 
+    def format(self, volume: str, deadline: Deadline) -> str:
+        """What the content of one that was there before looks like, to QEMU: ``raw``, ``qcow2``, …"""
+        ...
+
     def create(self, volume: str, size: int, deadline: Deadline) -> None:
         """Make an empty volume; never over another one."""
         ...

@@ -69,6 +69,11 @@ class Directory:
     def size(self, volume: str, deadline: Deadline) -> int:
         return self._pool.capacity(volume, deadline)
 
+    def format(self, volume: str, deadline: Deadline) -> str:
+        described = ET.fromstring(self._place.node.ask(self._pool.volume(volume, deadline).XMLDesc, 0))
+        format = described.find("target/format")
+        return "raw" if format is None else format.get("type", "raw")
+
     def create(self, volume: str, size: int, deadline: Deadline) -> None:
         self._pool.create(volume, size, deadline)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from ...deadline import Deadline
 from ...errors import RexxInfraError, Unsupported, UsageError
 from ...hardware import Disk
 from ...images import ImageStore
-from ...model import Kind, Resource
+from ...model import LABEL_PREFIX, Kind, Resource
 from ...systems.storage import PoolSource
 from ..domain import DiskSource
 from ..home import Home
@@ -25,9 +25,10 @@ from .content import content
 from .libvirt_pool import LibvirtPool
 from .qemu_img import QemuImg
 from .records import DiskRecord, PoolRecord, disk_shelf, pool_shelf
-from .usage import Use, has, uses
+from .usage import Use, uses
 
 _UNDOING = 30.0
+_BLOCK = 512
 _HINT = "pool.create and pool.find give disks of the lab"
 
 
@@ -35,20 +36,17 @@ class KvmStorage:
     """Pools and disks. Libvirt keeps no notes about them, so who they belong to is on two shelves of ours.
 
     ``home`` is what there is of ours at the node of a URI. ``place`` is the URI of the node that a pool is to be at, by
-    the address of a target and the name of a node in it. ``nodes`` are all whose machines may use disks. Safe for
-    threads.
+    the address of a target and the name of a node in it. Safe for threads.
     """
 
     def __init__(
         self,
         home: Callable[[str], Home],
         place: Callable[[str | None, str | None], str],
-        nodes: Callable[[], Iterable[Node]],
         images: ImageStore,
     ) -> None:
         self._home = home
         self._place = place
-        self._nodes = nodes
         self._images = images
         self._pools = pool_shelf()
         self._disks = disk_shelf()
@@ -90,20 +88,20 @@ class KvmStorage:
 
     def _admit(self, record: PoolRecord, node: Node) -> None:
         """Let machines of a node use the pool's disks, which takes a secret there, for some kinds."""
-        usage = backend_class(record.kind).usage
-        if usage is None or record.user is None or node.uri in record.secret_at:
+        if node.uri in record.nodes:
             return
+        usage = backend_class(record.kind).usage if record.user is not None else None
         known = self._secrets.get(record.name)
-        if known is None:
+        if usage and known is None:
             raise UsageError(
                 f"machines of {node.name} cannot use the pool: another process made it, and knows its password or key",
                 where=f"kvm:{record.name}",
             )
         with self._lock:
             record = self._pool(record.name)
-            self._pools.write(replace(record, secret_at=[*record.secret_at, node.uri]))
-        value = backend_class(record.kind).decoded(known)
-        secrets.keep(node, usage, record.name, record.lease, value)
+            self._pools.write(replace(record, nodes=[*record.nodes, node.uri]))
+        if usage and known:
+            secrets.keep(node, usage, record.name, record.lease, backend_class(record.kind).decoded(known))
 
     def _pool(self, name: str) -> PoolRecord:
         record = self._pools.named(name)
@@ -133,7 +131,7 @@ class KvmStorage:
                 f"the pool still has {', '.join(left)}", where=f"kvm:{pool.name}", hint="remove disks before their pool"
             )
         self._backend(record).stop(deadline)
-        for uri in record.secret_at:
+        for uri in record.nodes if record.user is not None else ():
             secrets.forget(self._home(uri).node, record.lease)
         self._pools.remove(pool)
         self._secrets.pop(pool.name, None)
@@ -149,7 +147,8 @@ class KvmStorage:
     # -- disks
 
     def create_disk(self, lease: Resource, pool: Resource, size: int, deadline: Deadline) -> Resource:
-        return self._make(lease, pool.name, lambda backend: backend.create(lease.name, size, deadline), deadline)
+        whole = _whole(size)
+        return self._make(lease, pool.name, lambda backend: backend.create(lease.name, whole, deadline), deadline)
 
     def clone_disk(self, disk: Resource, lease: Resource, deadline: Deadline) -> Resource:
         record = self._disk(disk.name)
@@ -183,6 +182,13 @@ class KvmStorage:
                 f"the pool has no disk {volume!r}",
                 where=f"kvm:{record.name}",
                 hint=f"it has: {', '.join(sorted(there)) or 'none'}",
+            )
+        format = self._backend(record).format(volume, deadline)
+        if format != "raw":
+            raise Unsupported(
+                f"{volume} is an image of the format {format}, and disks are raw",
+                where=f"kvm:{record.name}",
+                hint="make a disk, and upload the image to it",
             )
         self._disks.write(DiskRecord(lease.name, lease.labels(), pool=record.name, volume=volume, found=True))
         return replace(lease, id=record.uri)
@@ -228,7 +234,7 @@ class KvmStorage:
     def resize(self, disk: Resource, size: int, shrink: bool, deadline: Deadline) -> None:
         backend, volume = self._of(disk)
         _check_makes(backend, self._pool(self._disk(disk.name).pool), "resized")
-        now = backend.size(volume, deadline)
+        now, size = backend.size(volume, deadline), _whole(size)
         if size < now and not shrink:
             raise UsageError(
                 f"the disk has {now} bytes, and {size} would cut off its end",
@@ -324,19 +330,18 @@ class KvmStorage:
                 self._admit(pool, node)
 
     def used_by(self, machine: Resource) -> Sequence[str]:
-        known = [(each, pool) for each in self._disks.records() if (pool := self._pools.named(each.pool))]
-        sources = [self._backend(pool).source(each.volume) for each, pool in known]
-        found = has(self._nodes(), machine.name, sources)
-        names = [
-            name for (each, _), there in zip(known, found, strict=True) if there for name in (each.name, each.pool)
-        ]
+        names: list[str] = []
+        for record in self._disks.records():
+            ours = record.labels.get(f"{LABEL_PREFIX}run") == machine.run and self._pools.named(record.pool)
+            if ours and any(use.machine == machine.name for use in self._uses(record, reachable=True)):
+                names += [record.name, record.pool]
         return list(dict.fromkeys(names))
 
     def _uses(self, record: DiskRecord, *, reachable: bool = False) -> Sequence[Use]:
+        """The uses of a disk by machines of the nodes that may have it; with ``reachable``, of those that answer."""
         pool = self._pool(record.pool)
-        home = self._home(pool.uri).node
-        nodes = {node.uri: node for node in (home, *self._nodes())}
-        return [*uses(nodes.values(), self._backend(pool).source(record.volume), reachable=reachable)]
+        nodes = [self._home(uri).node for uri in pool.nodes]
+        return [*uses(nodes, self._backend(pool).source(record.volume), reachable=reachable)]
 
     def _check_still(self, record: DiskRecord, what: str, writers_only: bool = False) -> None:
         """Raise `UsageError` while a machine that runs may write to a disk, or reads what is about to change."""
@@ -366,6 +371,11 @@ def _check_makes(backend: Backend, pool: PoolRecord, what: str) -> None:
             where=f"kvm:{pool.name}",
             hint="pool.disks lists them, and pool.find takes one",
         )
+
+
+def _whole(size: int) -> int:
+    """A size in whole blocks, as disks have it."""
+    return -(-size // _BLOCK) * _BLOCK
 
 
 def _in_use(use: Use, disk: str, what: str) -> UsageError:

@@ -101,12 +101,14 @@ class LibvirtPool:
             pool = self._ask(deadline, self.node.connection.storagePoolLookupByName, self.name)
         except Missing:
             return
-        if self._lasting:
+        # No other one of ours is lasting.
+        lasting = self._ask(deadline, pool.isPersistent)
+        if lasting:
             self._empty(pool, deadline)
         with suppress(Missing):
             if self._ask(deadline, pool.isActive):
                 self._ask(deadline, pool.destroy)
-            if self._lasting:
+            if lasting:
                 with suppress(LibvirtError):
                     self._ask(deadline, pool.delete, 0)
                 self._ask(deadline, pool.undefine)

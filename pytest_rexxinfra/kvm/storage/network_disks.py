@@ -47,6 +47,9 @@ class NetworkDisks(ABC):
         """Make a volume have nothing but zeros, where that is quick; says whether it was."""
         return False
 
+    def format(self, volume: str, deadline: Deadline) -> str:
+        return "raw"
+
     @classmethod
     def decoded(cls, secret: str) -> bytes:
         return secret.encode()

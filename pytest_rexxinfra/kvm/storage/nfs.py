@@ -68,6 +68,10 @@ class Nfs(NetworkDisks):
             raise NfsError(f"there is no file {volume} any more", errno.ENOENT, self.place.where)
         return sizes[volume]
 
+    def format(self, volume: str, deadline: Deadline) -> str:
+        untold = {name: value for name, value in self.image(volume).items() if name != "driver"}
+        return self.tool.format(untold, deadline)
+
     def create(self, volume: str, size: int, deadline: Deadline) -> None:
         self._do(lambda export: export.create(volume, size), deadline)
 

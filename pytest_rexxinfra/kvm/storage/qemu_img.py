@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...deadline import Deadline
 from ...errors import CommandFailed, SystemUnavailable, UsageError
@@ -68,9 +69,15 @@ class QemuImg:
 
     def size(self, image: Image, deadline: Deadline) -> int:
         """Bytes of a disk."""
-        told = json.loads(self.run("info", ["--output=json", "--image-opts", options(image)], deadline))
-        size: int = told["virtual-size"]
-        return size
+        return int(self._info(image, deadline)["virtual-size"])
+
+    def format(self, image: Image, deadline: Deadline) -> str:
+        """What the content of a disk looks like, of which ``image`` does not tell."""
+        return str(self._info(image, deadline)["format"])
+
+    def _info(self, image: Image, deadline: Deadline) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.run("info", ["--output=json", "--image-opts", options(image)], deadline))
+        return told
 
     def copy(self, source: Image, target: Image, deadline: Deadline, *, empty: bool = False) -> None:
         """Write the content of a disk to another one that is there; ``empty`` says that this has nothing but zeros."""

@@ -18,7 +18,8 @@ from ...systems.record import Record, Shelf
 class PoolRecord(Record):
     """``uri`` is the node that has the pool, ``source`` where the kind says it is; ``own`` when it goes with the pool.
 
-    ``secret_at`` are the nodes whose libvirt has the pool's secret, under the UUID that belongs to ``lease``.
+    ``nodes`` are those whose machines may have its disks, and whose libvirt has its secret if it has one, under the
+    UUID that belongs to ``lease``.
     """
 
     lease: str = ""
@@ -28,7 +29,7 @@ class PoolRecord(Record):
     own: bool = False
     user: str | None = None
     initiator: str | None = None
-    secret_at: Sequence[str] = field(default_factory=list)
+    nodes: Sequence[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class LastingShelf(Shelf[R]):
 
     def named(self, name: str) -> R | None:
         """The record of a name, if there is one."""
-        return self._record.read(self.place / name)
+        return None if "/" in name else self._record.read(self.place / name)
 
 
 def pool_shelf() -> LastingShelf[PoolRecord]:

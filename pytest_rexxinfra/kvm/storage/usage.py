@@ -55,16 +55,6 @@ def uses(nodes: Iterable[Node], source: ET.Element, *, reachable: bool = False) 
                         )
 
 
-def has(nodes: Iterable[Node], machine: str, sources: Iterable[ET.Element]) -> list[bool]:
-    """For each of several disks, whether a machine has it."""
-    there: set[object] = set()
-    for node in nodes:
-        with suppress(Missing):
-            described = ET.fromstring(node.ask(node.domain(machine).XMLDesc, 0))
-            there |= {_place(each) for each in described.iterfind("devices/disk//source")}
-    return [_place(each) in there for each in sources]
-
-
 def _place(source: ET.Element) -> object:
     """What two elements have in common that mean the same disk."""
     if source.get("protocol"):
