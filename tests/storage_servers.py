@@ -106,7 +106,7 @@ NFS_CORE_PARAM {{
 }}
 EXPORT {{
   Export_Id = 1; Path = {export}; Pseudo = /export; Access_Type = RW; Squash = No_Root_Squash;
-  Protocols = 3; Transports = TCP; SecType = sys; FSAL {{ Name = VFS; }}
+  Protocols = 3; Transports = TCP; SecType = sys; Attr_Expiration_Time = 0; FSAL {{ Name = VFS; }}
 }}
 """
 
