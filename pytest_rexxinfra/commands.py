@@ -45,16 +45,19 @@ _VALUED = frozenset(("-a", "-c", "-g", "-k", "-n", "-s", "-u"))
 _SHELLS = frozenset(("sh", "ash", "bash", "dash", "ksh", "zsh"))
 _FORMATTING = frozenset(("mke2fs", "mkswap", "wipefs", "shred", "blkdiscard"))
 _HARMLESS = re.compile(r"/dev/(null|zero|full|tty|std(in|out|err)|(fd|shm|pts|mqueue)/.*)")
+_OTHER_DISK = re.compile(r"/dev/(vd[b-z]|sd[a-z])\d*")
+"""A disk of a virtual machine's that its root file system is not on."""
 _DISK = re.compile(r"/dev/((sd|hd|vd|xvd|nvme|mmcblk|md|dm-|loop)\w*|mapper/.+|disk/.+)")
 
 
-def refusal(command: str | Sequence[str], banned: Sequence[str] = ()) -> str | None:
+def refusal(command: str | Sequence[str], banned: Sequence[str] = (), own_disks: bool = False) -> str | None:
     """Why a command, a shell line or words that no shell interprets, is refused; else ``None``.
 
-    ``banned`` are commands of the user's: their words are patterns for the first words of a command.
+    ``banned`` are commands of the user's: their words are patterns for the first words of a command. A machine with
+    ``own_disks`` may write to them, but for the first one, which has its files.
     """
     if not isinstance(command, str):
-        return _simple(list(command), banned)
+        return _simple(list(command), banned, own_disks)
     if not banned and not _SUSPECT.search(command):
         return None
     tokens = list(_tokens(command))
@@ -64,12 +67,12 @@ def refusal(command: str | Sequence[str], banned: Sequence[str] = ()) -> str | N
     target = False
     for kind, text in [*tokens, ("end", "\n")]:
         if kind == "word" and target:
-            if _DISK.fullmatch(_joined(text)):
+            if _DISK.fullmatch(_joined(text)) and not (own_disks and _OTHER_DISK.fullmatch(_joined(text))):
                 return f"writing to the disk {text}"
         elif kind == "word":
             words.append(text)
         elif kind == "end":
-            why = _simple(words, banned)
+            why = _simple(words, banned, own_disks)
             if why:
                 return why
             words = []
@@ -118,7 +121,7 @@ def _unquoted(word: str) -> str:
     return "".join(next(part for part in match.groups() if part is not None) for match in _PIECE.finditer(word))
 
 
-def _simple(words: list[str], banned: Sequence[str]) -> str | None:
+def _simple(words: list[str], banned: Sequence[str], own_disks: bool) -> str | None:
     """Why one command without operators is refused."""
     words = _without_prefixes(words)
     if not words:
@@ -131,7 +134,7 @@ def _simple(words: list[str], banned: Sequence[str]) -> str | None:
     if name in _SHELLS:
         options = [number for number, word in enumerate(arguments) if re.fullmatch(r"-[a-z]*c[a-z]*", word)]
         inner = arguments[options[0] + 1 : options[0] + 2] if options else []
-        return refusal(inner[0], banned) if inner else None
+        return refusal(inner[0], banned, own_disks) if inner else None
     if name == "rm":
         flags = [word for word in arguments if word.startswith("-")]
         recursive = any(flag == "--recursive" or re.fullmatch(r"-[a-zA-Z]*[rR][a-zA-Z]*", flag) for flag in flags)
@@ -139,9 +142,9 @@ def _simple(words: list[str], banned: Sequence[str]) -> str | None:
         return f"removing {roots[0]}" if recursive and roots else None
     if name == "dd":
         outputs = [_joined(word[3:]) for word in arguments if word.startswith("of=")]
-        return next((f"writing to the device {each}" for each in outputs if _is_device(each)), None)
+        return next((f"writing to the device {each}" for each in outputs if _is_device(each, own_disks)), None)
     if name in _FORMATTING or name.partition(".")[0] == "mkfs":
-        return next((f"{name} of the device {each}" for each in map(_joined, arguments) if _is_device(each)), None)
+        return next((f"{name} of the device {each}" for each in map(_joined, arguments) if _is_device(each, own_disks)), None)
     return None
 
 
@@ -173,8 +176,10 @@ def _begin(words: Sequence[str], patterns: Sequence[str]) -> bool:
     return len(words) >= len(patterns) and all(map(fnmatchcase, words, patterns))
 
 
-def _is_device(path: str) -> bool:
-    return path.startswith("/dev/") and not _HARMLESS.fullmatch(path)
+def _is_device(path: str, own_disks: bool) -> bool:
+    """Whether a path is of a device on which nobody may write in place."""
+    harmless = _HARMLESS.fullmatch(path) or (own_disks and _OTHER_DISK.fullmatch(path))
+    return path.startswith("/dev/") and not harmless
 
 
 def _joined(path: str) -> str:

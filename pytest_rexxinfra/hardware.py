@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,11 +61,14 @@ class Nic:
     """A network interface: ``user`` (out through the host), ``nat`` or ``isolated`` (a libvirt network), ``bridge``.
 
     ``source`` names the libvirt network or the bridge; ``nat`` without one is libvirt's network ``default``.
+    ``address`` is how the guest sets it up: ``dhcp``, ``none``, or ADDRESS/LENGTH, perhaps with ``,GATEWAY``. Left out,
+    it is what the network is for: its own in one of the lab, else DHCP.
     """
 
     kind: str = "user"
     source: str = ""
     mac: str | None = None
+    address: str | None = None
 
     @classmethod
     def of(cls, value: Any) -> Nic:
@@ -83,7 +87,23 @@ class Nic:
             raise UsageError(f"nic: {nic.kind} of what?", hint=f"{nic.kind}:NAME")
         if nic.mac is not None and not _MAC.fullmatch(nic.mac):
             raise UsageError(f"nic: {nic.mac!r} is no MAC address", hint="for example 52:54:00:12:34:56")
+        if nic.address not in (None, "dhcp", "none"):
+            _check_address(nic.address)
         return nic
+
+
+def _check_address(text: str) -> None:
+    address, _, gateway = text.partition(",")
+    try:
+        if "/" not in address:
+            raise ValueError("its length is missing")
+        IPv4Interface(address)
+        if gateway:
+            IPv4Address(gateway)
+    except ValueError as error:
+        raise UsageError(
+            f"nic: {text!r} is no address: {error}", hint="dhcp, none, 10.0.0.5/24, or 10.0.0.5/24,10.0.0.1"
+        ) from error
 
 
 @dataclass(frozen=True)

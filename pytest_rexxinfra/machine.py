@@ -265,7 +265,8 @@ class Machine:
         deadline = Deadline(timeout or self.timeout)
         started = time.monotonic()
         with self._audited(action, shown if told is None else told, user) as deed:
-            self._policy.check_command(command, self.where, self.transcript.head(shown))
+            own_disks = Capability.HARDWARE in self.capabilities
+            self._policy.check_command(command, self.where, self.transcript.head(shown), own_disks)
             with self.transcript.recording(shown, user, secret=secret) as ending:
                 try:
                     output = self._execute(script, after, shown, stdin, user, deadline, on_output)

@@ -131,11 +131,16 @@ class Policy:
             f'trusted_builds = ["{build.digest[:16]}"] trusts exactly these files',
         )
 
-    def check_command(self, command: str | Sequence[str], where: str, shown: str | None = None) -> None:
-        """Raises `PolicyViolation` for a command that destroys, or that the user has banned."""
+    def check_command(
+        self, command: str | Sequence[str], where: str, shown: str | None = None, own_disks: bool = False
+    ) -> None:
+        """Raises `PolicyViolation` for a command that destroys, or that the user has banned.
+
+        A machine with ``own_disks`` may write to them.
+        """
         if self.mode == Mode.PERMISSIVE:
             return
-        why = commands.refusal(command, self.banned_commands)
+        why = commands.refusal(command, self.banned_commands, own_disks)
         if why:
             text = shown or (command if isinstance(command, str) else " ".join(command))
             raise self._violation("banned_commands", why, where, "", command=text)

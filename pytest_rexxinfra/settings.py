@@ -16,6 +16,7 @@ from .policy import Policy
 
 KEEP_CHOICES = ("never", "failed", "all")
 HOST_KEY_CHOICES = ("strict", "accept-new", "off")
+KVM_ACCELERATIONS = ("auto", "kvm", "tcg")
 VAGRANT_PROVIDERS = ("docker", "libvirt")
 OFF = "off"
 
@@ -29,6 +30,8 @@ class Settings:
     ``max`` maps a system, or ``*`` for every other one, to how many machines there may be in it at a time.
     ``audit`` is the file of the audit log, ``off``, or empty for its usual place.
     ``ssh_host`` and ``pi_host`` are the hosts of targets that name none; the others are explained in `ssh.options`.
+    ``kvm_nodes`` are libvirt hosts by the names that targets have for them, as `kvm.address.declared` reads them;
+    ``kvm_acceleration`` says whether their guests are run by the processor itself.
     ``vagrantfile`` is the Vagrantfile of a target ``vagrant``, or its directory; without it one is generated.
     """
 
@@ -56,6 +59,8 @@ class Settings:
     ssh_known_hosts: str | None = None
     ssh_host_keys: str | None = None
     pi_host: str | None = None
+    kvm_nodes: str | Mapping[str, Any] = field(default_factory=dict)
+    kvm_acceleration: str = "auto"
     vagrant_provider: str = "docker"
     vagrantfile: str | None = None
     provision_timeout: float = 120.0
@@ -202,6 +207,17 @@ def _path(value: Any, place: str) -> Path:
     return path
 
 
+def _nodes(value: Any, place: str) -> str | Mapping[str, Any]:
+    """Libvirt hosts, as text or as a table; checked here, and read by who needs them."""
+    from .kvm.address import declared
+
+    try:
+        declared(value)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error.message}", hint=error.hint) from error
+    return value if isinstance(value, Mapping) else str(value)
+
+
 def _file(value: Any, place: str) -> Path:
     path = Path(str(value)).expanduser().absolute()
     if not path.is_file():
@@ -251,6 +267,8 @@ _CONVERTERS: dict[str, Callable[[Any, str], Any]] = {
     "ssh_known_hosts": _text,
     "ssh_host_keys": _one_of(HOST_KEY_CHOICES),
     "pi_host": _text,
+    "kvm_nodes": _nodes,
+    "kvm_acceleration": _one_of(KVM_ACCELERATIONS),
     "vagrant_provider": _one_of(VAGRANT_PROVIDERS),
     "vagrantfile": _absolute,
     "provision_timeout": _seconds,

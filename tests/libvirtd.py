@@ -50,32 +50,37 @@ def answers(uri: str = "qemu:///system") -> bool:
     return subprocess.run(["virsh", "-q", "-c", uri, "uri"], capture_output=True).returncode == 0
 
 
-def collect(main: subprocess.Popen[bytes]) -> None:
-    """Wait for whatever ends below this process, until ``main`` does."""
-    while True:
-        pid, _ = os.wait()
-        if pid == main.pid:
-            return
-
-
 def serve(pids: Path = Path("/run")) -> None:
-    """Run virtlogd and libvirtd until this process is told to end; their ids are in files of the folder ``pids``."""
+    """Run virtlogd and libvirtd until this process is told to end; their ids are in files of the folder ``pids``.
+
+    A libvirtd that ends by itself is started again, as a system's process 1 would do.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    # Else libvirt asks QEMU anew, at each call, whether it can use it by now. With udev it would be so.
+    with suppress(OSError, LookupError):
+        shutil.chown("/dev/kvm", group="kvm")
+        Path("/dev/kvm").chmod(0o660)
     logger = subprocess.Popen(["virtlogd", "--pid-file", pids / "virtlogd.pid"], stdin=subprocess.DEVNULL)
-    daemon = subprocess.Popen(["libvirtd", "--pid-file", pids / "libvirtd.pid"], stdin=subprocess.DEVNULL)
+    daemons: list[subprocess.Popen[bytes]] = []
+    ending = False
 
     def end(*_: object) -> None:
-        for process in (daemon, logger):
+        nonlocal ending
+        ending = True
+        for process in (*daemons, logger):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    collect(daemon)
+    while not ending:
+        daemons[:] = [subprocess.Popen(["libvirtd", "--pid-file", pids / "libvirtd.pid"], stdin=subprocess.DEVNULL)]
+        # Whatever ends below this process is waited for, machines of libvirtd's included.
+        while os.wait()[0] != daemons[0].pid:
+            pass
     with suppress(ProcessLookupError):
         os.kill(logger.pid, signal.SIGTERM)
 
@@ -160,6 +165,13 @@ class LibvirtNode:
         """Its process 1."""
         assert self._init is not None
         return Path("/proc", Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text().split()[0])
+
+    def restart(self) -> None:
+        """Kill its libvirtd, which is started again; machines go on."""
+        [pid] = self.processes("libvirtd")
+        os.kill(pid, signal.SIGKILL)
+        Deadline(_STARTING).wait_for(lambda: self.processes("libvirtd") not in ([pid], []), "the end of libvirtd")
+        Deadline(_STARTING).wait_for(self._up, f"libvirtd of {self.name}")
 
     def freeze(self) -> None:
         """Let its libvirtd answer nobody, and close no connection; machines go on."""

@@ -24,7 +24,6 @@ from .node import LibvirtError, Node, fixed_uuid
 if TYPE_CHECKING:
     import libvirt
 
-CHOICES = ("auto", "kvm", "tcg")
 _BOOTING = 6.0
 """Seconds for a kernel that does nothing: with KVM it takes less than one."""
 _MEMORY = 128 << 20

@@ -98,6 +98,12 @@ def plan(
     """
     memory = spec.memory or MEMORY
     _check(site, memory, spec, machine)
+    if spec.user_data is not None and not base.bootable:
+        raise UsageError(
+            "user_data is read by cloud-init, which our own images do not have",
+            where=f"kvm:{machine.name}",
+            hint="start from the disk of a cloud image: image='/path/to/cloud.qcow2'",
+        )
     layers = [Layer(f"{machine.name}.qcow2", backing=base.path)]
     below = (base.path,) if base.whole else None
     disks = [DiskSource.volume(str(site.home.path / layers[0].name), below=below)]

@@ -14,6 +14,7 @@ from ..deadline import Deadline
 from ..errors import DeadlineExceeded, ProvisionError
 from ..model import Spec
 from ..spec_document import HIDDEN
+from .domain import disk_sources
 from .seeding import await_cloud_init
 from .vm import Vm
 
@@ -32,6 +33,7 @@ SETTLED = "rexxinfra: settled "
 """What the console says when the machine is the one that it is to be."""
 
 _DOING = "making the machine what it is to be"
+_FINDING = 30.0
 _PATIENCE = 5.0
 _FIRST, _LONGEST = 0.002, 0.02
 """Seconds between two looks at a file."""
@@ -58,6 +60,20 @@ def await_up(vm: Vm, deadline: Deadline) -> None:
         await_cloud_init(vm, deadline)
     elif vm.spec.boot:
         vm.await_system(deadline)
+    if vm.spec.hardware.disks or vm.spec.hardware.cdroms:
+        _await_disks(vm, deadline)
+
+
+def _await_disks(vm: Vm, deadline: Deadline) -> None:
+    """Wait until the kernel has found all disks; not all drivers have when they are loaded."""
+    wanted = len(dict(disk_sources(vm.xml())))
+    script = f"set -- /sys/block/[shv][dr][a-z0-9]*; [ $# -ge {wanted} ]"
+
+    def there() -> bool:
+        return vm.ask(script, deadline, "looking for disks").status == 0
+
+    hint = "does the kernel have the drivers of their buses?"
+    deadline.within(_FINDING).wait_for(there, f"all {wanted} disks of {vm.name}", hint=hint)
 
 
 def settle(vm: Vm, deadline: Deadline, *, clone: bool = False) -> None:

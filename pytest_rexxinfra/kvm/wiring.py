@@ -34,16 +34,22 @@ def _wired(vm: Vm, nic: Nic, number: int) -> Wire:
     if nic.kind == "user":
         return Wire(NicSource("user", mac), USER)
     if nic.kind == "bridge":
-        return Wire(NicSource("bridge", mac, nic.source), DHCP)
+        return _set_by_hand(NicSource("bridge", mac, nic.source), nic.address or DHCP)
     network = nic.source or _DEFAULT
     source = NicSource("network", mac, network)
-    if not _ours(vm.node, network):
-        return Wire(source, DHCP)
+    if nic.address or not _ours(vm.node, network):
+        return _set_by_hand(source, nic.address or DHCP)
     joined = networks.join(vm.node, network, vm.spec.hostname or vm.name, mac)
     if joined is None:
         return Wire(source, DHCP)
     address, host = joined
     return Wire(source, f"{address},{host}", address.partition("/")[0])
+
+
+def _set_by_hand(source: NicSource, address: str) -> Wire:
+    if address == "none":
+        return Wire(source)
+    return Wire(source, address, None if address == DHCP else address.partition("/")[0])
 
 
 def plug(vm: Vm, nic: Nic, deadline: Deadline) -> str:

@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..hardware import Disk, Nic
 from ..kvm import devices, inside, layers, networks, power, snapshots
-from ..kvm.address import NodeAddress, resolve
+from ..kvm.address import NodeAddress, declared, resolve
 from ..kvm.domain import DiskSource, document_of
 from ..kvm.forwards import forward_all, forwarded
 from ..kvm.images import Base
@@ -120,7 +120,7 @@ class KvmDriver(Driver):
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
         self._shelf = Shelf(self.name, VmRecord)
-        self._sites = Sites(around.events, around.images)
+        self._sites = Sites(around.events, around.images, around.settings.kvm_acceleration)
         self._targets: dict[str | None, Nodes] = {}
         self._vms: dict[str, Vm] = {}
         self._pulses: dict[str, Pulse] = {}
@@ -149,7 +149,7 @@ class KvmDriver(Driver):
             if address is None and usual:
                 named: Sequence[NodeAddress] = [NodeAddress.parse(usual)]
             else:
-                named = resolve(address)
+                named = resolve(address, declared(self.around.settings.kvm_nodes))
             self._targets[address] = Nodes(named, connect=self._sites.node)
         return self._targets[address]
 

@@ -17,15 +17,13 @@ import pytest
 from pytest_rexxinfra import Lab
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import DeadlineExceeded, ProvisionError, UsageError
-from pytest_rexxinfra.kvm.agent import GuestAgent
 from pytest_rexxinfra.kvm.domain import NicSource
-from pytest_rexxinfra.kvm.migration import Migrated, bring_files, for_target, migrate, obstacles
+from pytest_rexxinfra.kvm.machine import VirtualMachine
+from pytest_rexxinfra.kvm.migration import for_target, migrate, obstacles
 from pytest_rexxinfra.kvm.node import Missing, Node
 from pytest_rexxinfra.kvm.placement import Room
-from pytest_rexxinfra.kvm.whereabouts import Whereabouts
-from pytest_rexxinfra.model import Phase, Resource, Spec
+from pytest_rexxinfra.model import Phase, Spec
 from pytest_rexxinfra.settings import Settings
-from pytest_rexxinfra.systems.kvm import KvmDriver
 
 from . import counting
 from .ground import Ground, ground, lease
@@ -360,51 +358,31 @@ END
 """
 
 
-class MovableDriver(KvmDriver):
-    """The driver, and a way to move its machines between the nodes of a test."""
-
-    places: dict[str, Whereabouts]
-
-    def _agent(self, machine: Resource) -> GuestAgent:
-        known: dict[str, Whereabouts] = self.__dict__.setdefault("places", {})
-        place = known.setdefault(machine.name, Whereabouts(self._of(machine).node))
-        return GuestAgent(place, machine.name, machine.name)
-
-    def move(self, machine: Resource, to: Node, deadline: Deadline, copy_disks: bool) -> Migrated:
-        source, target = self._of(machine), self._site(to.uri)
-        if copy_disks:
-            bring_files(source.home, target.home, machine.name, deadline)
-            target.home.create(f"{machine.name}.log", 0)
-        with self.places[machine.name].move(deadline) as arrive:
-            moved = migrate(source.node, target.node, machine.name, deadline, copy_disks=copy_disks)
-            self._write_down(machine, target)
-            agent = GuestAgent(target.node, machine.name, machine.name)
-            deadline.wait_for(agent.answers, "the guest agent at the target")
-            arrive(target.node)
-        for path in moved.copied:
-            source.home.delete(Path(path).name)
-        return moved
-
-
 @pytest.mark.parametrize("storage", ["shared", "apart"])
 def test_a_running_script_is_moved_and_no_line_of_it_is_lost(
     storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REXX_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("REXX_LEDGER", str(tmp_path / "ledger"))
+    given: dict[str, Any] = {}
     with ground(shared=storage == "shared") as there:
-        monkeypatch.setenv("LIBVIRT_DEFAULT_URI", there.hosts["a"].uri)
-        monkeypatch.setattr("pytest_rexxinfra.systems.registry.driver_class", lambda _: MovableDriver)
-        with Lab(Settings.load({"target": "kvm", "timeout": 120, "provision_timeout": 300})) as lab:
+        target = f"kvm://{','.join(f'{host.name}={host.uri}' for host in there.hosts.values())}"
+        if storage == "apart":
+            nodes = {host.name: {"uri": host.uri, "labels": {"storage": host.name}} for host in there.hosts.values()}
+            target = "kvm://" + ",".join(nodes)
+            given["kvm_nodes"] = nodes
+        settings = {**given, "target": target, "timeout": 120, "provision_timeout": 300, "kvm_acceleration": "tcg"}
+        with Lab(Settings.load(settings)) as lab:
             machine = lab.provision()
-            driver = machine.driver
-            assert isinstance(driver, MovableDriver)
+            assert isinstance(machine, VirtualMachine)
+            assert machine.node == "a"
             told = []
             with machine.rexx.stream(SCRIPT) as running:
                 for checkpoint in running:
                     assert checkpoint.name == "GO"
-                    for node in [there.nodes["b"], *([there.nodes["a"]] if storage == "shared" else [])]:
-                        moved = driver.move(machine.resource, node, Deadline(LIMIT), storage != "shared")
+                    for node in ["b", *(["a"] if storage == "shared" else [])]:
+                        moved = machine.migrate(node)
+                        assert machine.node == node
                         told.append(f"{moved.seconds:.1f} s, downtime {moved.downtime * 1000:.0f} ms")
                     assert running.running
                 result = running.result.check()
@@ -412,8 +390,9 @@ def test_a_running_script_is_moved_and_no_line_of_it_is_lost(
                 f"line {number}" for number in range(1, LINES + 1)
             ]
             assert machine.status.phase is Phase.RUNNING
-            assert machine.status.details["node"] == node.uri
+            assert machine.status.details["node"] == node
             assert machine.run("echo still here", check=True).stdout == "still here\n"
+            assert [each.id for each in machine.driver.list()] == [there.hosts[node].uri]
             print(f"{lab.build.label}, {machine.status.details['made']}, storage {storage}: {'; '.join(told)}")
             lab.destroy(machine)
         for each in there.nodes:

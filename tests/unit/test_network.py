@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from pytest_rexxinfra import Capability, Machine, Network
 from pytest_rexxinfra.errors import Unsupported, UsageError
-from pytest_rexxinfra.network import _Interface, _Trouble
+from pytest_rexxinfra.network import Interface, _Trouble
 
-ONE, OTHER = (cast(Machine, object()) for _ in range(2))
-INTERFACES = [_Interface("eth0", ("10.0.0.2",)), _Interface("eth1", ("fd00::2",))]
+
+class _Leased:
+    def __init__(self, lease: str) -> None:
+        self.resource = SimpleNamespace(lease=lease)
+
+
+ONE, OTHER = (cast(Machine, _Leased(lease)) for lease in ("1a", "2b"))
+INTERFACES = [Interface("eth0", ("10.0.0.2",)), Interface("eth1", ("fd00::2",))]
 
 
 def test_nothing_wrong_removes_the_table() -> None:
-    assert _Trouble(ONE).rules(INTERFACES) == "add table netdev rexxinfra; delete table netdev rexxinfra"
+    assert _Trouble(ONE).rules(INTERFACES) == "add table netdev rexxinfra-1a; delete table netdev rexxinfra-1a"
 
 
 def test_blocked_where_they_arrive_only() -> None:
     rules = _Trouble(ONE, blocked={"10.0.0.9", "fd00::9"}).rules(INTERFACES).split("; ")
-    assert "add rule netdev rexxinfra ingress-eth0 ip saddr 10.0.0.9 drop" in rules
-    assert "add rule netdev rexxinfra ingress-eth1 ip6 saddr fd00::9 drop" in rules
+    assert "add rule netdev rexxinfra-1a ingress-eth0 ip saddr 10.0.0.9 drop" in rules
+    assert "add rule netdev rexxinfra-1a ingress-eth1 ip6 saddr fd00::9 drop" in rules
     assert not [rule for rule in rules if "egress" in rule]
+
+
+def test_at_the_other_end_of_the_wire_what_arrives_is_what_leaves() -> None:
+    rules = _Trouble(ONE, blocked={"10.0.0.9"}).rules([Interface("vnet0", ("10.0.0.2",), outside=True)]).split("; ")
+    assert "add rule netdev rexxinfra-1a egress-vnet0 ip saddr 10.0.0.9 drop" in rules
+    assert not [rule for rule in rules if "ingress" in rule]
 
 
 def test_loss_both_ways_and_never_of_arp() -> None:
@@ -37,7 +50,7 @@ def test_loss_both_ways_and_never_of_arp() -> None:
 def test_the_packet_filter_takes_it(trouble: dict[str, Any]) -> None:
     if not shutil.which("nft") or not shutil.which("unshare"):
         pytest.skip("needs nft and unshare")
-    rules = _Trouble(ONE, **trouble).rules([_Interface("lo", ())])
+    rules = _Trouble(ONE, **trouble).rules([Interface("lo", ())])
     done = subprocess.run(["unshare", "-Urn", "nft", rules], capture_output=True, text=True, check=False)
     if "uid_map" in done.stderr:
         pytest.skip("no user namespaces here")
