@@ -47,24 +47,28 @@ $b mount -t tmpfs -o mode=1777 shm /dev/shm
 $b hostname -F /etc/hostname
 $b ip link set lo up
 $b ip link set eth0 up
-$b udhcpc -q -n -t 30 -i eth0 -s /sbin/box-address
-[ -e /etc/ssh/ssh_host_ed25519_key ] || ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
 """,
     "sbin/box-address": f"""{_BUSYBOX}
 [ "$1" = bound ] || exit 0
 $b ip address add "$ip/$mask" dev "$interface"
 $b ip route add default via "$router"
 """,
-    "etc/inittab": "::sysinit:/sbin/box-start\n::respawn:/usr/sbin/sshd -D\n::shutdown:/run/rexxinfra/busybox sync\n",
+    "etc/inittab": """::sysinit:/sbin/box-start
+::once:/run/rexxinfra/busybox udhcpc -q -n -t 30 -i eth0 -s /sbin/box-address
+::respawn:/usr/sbin/sshd -D
+::shutdown:/run/rexxinfra/busybox sync
+""",
     "etc/hostname": "box\n",
     "usr/local/sbin/shutdown": f"{_BUSYBOX}exec $b poweroff\n",
     "root/.ssh/authorized_keys": _KEY,
 }
+_HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
 
 _VAGRANTFILE = """
 Vagrant.configure('2') do |config|
   config.ssh.username = 'root'
   config.ssh.sudo_command = '%c'
+  config.ssh.insert_key = false
   config.vm.guest = 'linux'
   config.vm.synced_folder '.', '/vagrant', disabled: true
   config.vm.provider 'libvirt' do |libvirt|
@@ -88,19 +92,22 @@ def box() -> Path:
     archive = ImageStore(events=events).archive(_IMAGE, deadline)
     assert archive is not None
     made_of = kit(events, deadline)
-    key = repr((archive.digest, made_of.key, _FILES, _VAGRANTFILE))
-    # Where qemu's own user may read it.
-    home = Path(tempfile.gettempdir(), f"rexxinfra-box-{hashlib.sha256(key.encode()).hexdigest()[:16]}")
-    made = home / "test.box"
+    key = hashlib.sha256(repr((archive.digest, made_of.key, _FILES, _VAGRANTFILE)).encode()).hexdigest()[:16]
+    # Where qemu's own user may read it. The place stays the same, so that what is there of an older one goes.
+    home = Path(tempfile.gettempdir(), "rexxinfra-tests-box")
+    made, note = home / "test.box", home / "key"
+    home.mkdir(exist_ok=True)
     with locked(home.with_suffix(".lock"), deadline=deadline, what="the box"):
-        if not made.is_file():
-            home.mkdir(exist_ok=True)
-            for file in (made_of.kernel, made_of.initrd):
-                shutil.copyfile(file, home / file.name)
+        if not note.is_file() or note.read_text() != key:
+            note.unlink(missing_ok=True)
+            kernel, initrd = home / "vmlinuz", home / "initrd"
+            shutil.copyfile(made_of.kernel, kernel)
+            shutil.copyfile(made_of.initrd, initrd)
             with tempfile.TemporaryDirectory(dir=home) as scratch:
                 draft = Path(scratch, "draft.box")
-                _write(draft, archive.path, home / made_of.kernel.name, home / made_of.initrd.name, deadline)
+                _write(draft, archive.path, kernel, initrd, deadline)
                 draft.rename(made)
+            note.write_text(key)
     return made
 
 
@@ -115,6 +122,13 @@ def _write(draft: Path, archive: Path, kernel: Path, initrd: Path, deadline: Dea
         path.unlink(missing_ok=True)
         path.write_text(text)
         path.chmod(0o755 if text.startswith("#!") else 0o644)
+    (root / _HOST_KEY).unlink(missing_ok=True)
+    run_tool(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", root / _HOST_KEY],
+        deadline=deadline,
+        where="box",
+        hint="apt-get install openssh-client",
+    )
     disk_from_directory(root, scratch / "box.img", deadline)
     size = {"provider": "libvirt", "format": "qcow2", "virtual_size": SIZE >> 30}
     (scratch / "metadata.json").write_text(json.dumps(size))

@@ -14,6 +14,7 @@ from ..deadline import Deadline
 from ..errors import (
     ChannelClosed,
     CommandFailed,
+    DeadlineExceeded,
     MachineDied,
     ProvisionError,
     RexxInfraError,
@@ -26,7 +27,7 @@ from ..ssh.new_key import new_key
 from ..ssh.options import SshOptions
 from ..tools import run_tool
 from ..vagrant.command import INSTALL, for_people
-from ..vagrant.docker_provider import DEFAULT_IMAGE, DockerProvider
+from ..vagrant.docker_provider import DockerProvider
 from ..vagrant.environment import KNOWN_HOSTS, SSH_CONFIG, Environment
 from ..vagrant.home import make_home
 from ..vagrant.libvirt_provider import LibvirtProvider
@@ -45,6 +46,7 @@ _LOOKING = 20.0
 _ANSWERING = 10.0
 _DESTROYING = 60.0
 _REMOVING = 120.0
+_LONGER = "does it wait for something that never comes? what takes longer needs a larger REXX_PROVISION_TIMEOUT"
 _PLACE = "/var/tmp"
 _MACHINE = "default"
 """What vagrant calls the machine of a Vagrantfile that names none."""
@@ -84,7 +86,7 @@ class VagrantDriver(SshDriver):
 
     name: ClassVar[str] = "vagrant"
     summary: ClassVar[str] = "machines of Vagrant, with docker or libvirt, from Vagrantfiles of yours too"
-    default_image: ClassVar[str] = DEFAULT_IMAGE
+    default_image: ClassVar[str] = DockerProvider.default_image
     lasting: ClassVar[bool] = False
     record_class: ClassVar[type[SshRecord]] = VagrantRecord
     place_hint: ClassVar[str] = "has the machine room there, and may this user write?"
@@ -130,7 +132,7 @@ class VagrantDriver(SshDriver):
         return Availability(True, said, None, {"vagrant": version.split()[-1], "provider": self._provider.name})
 
     def image(self, spec: Spec) -> str:
-        return spec.image or (DEFAULT_IMAGE if self._provider.name == DockerProvider.name else "")
+        return spec.image or self._provider.default_image
 
     def prepare(self, spec: Spec, deadline: Deadline) -> str:
         return self._meant(spec, deadline).image
@@ -164,6 +166,8 @@ class VagrantDriver(SshDriver):
             said = self._last_words(lease, spec)
             with suppress(RexxInfraError):
                 self.destroy([lease], Deadline(_REMOVING))
+            if isinstance(failure, DeadlineExceeded):
+                failure.hint = failure.hint or _LONGER
             if isinstance(failure, (ChannelClosed, CommandFailed)):
                 raise ProvisionError(
                     f"the machine could not be used: {failure.message}",
@@ -172,7 +176,7 @@ class VagrantDriver(SshDriver):
                     hint=failure.hint,
                 ) from failure
             raise
-        return replace(lease, id=record.address, image=meant.image)
+        return replace(lease, id=record.address, image=record.image)
 
     def _bring_up(self, environment: Environment, deadline: Deadline) -> None:
         try:
@@ -192,7 +196,7 @@ class VagrantDriver(SshDriver):
         record = VagrantRecord(
             lease.name,
             lease.labels(),
-            image=meant.image,
+            image=meant.image if meant.project else self.image(spec),
             address=lease.name,
             place=f"{_PLACE}/{lease.name}",
             options=options.saved(),

@@ -98,6 +98,14 @@ class Boxes:
 
         deadline.wait_for(settled, "the upload of a box", first=_STALLED, longest=_STALLED)
 
+    def is_uploaded(self, box: str, deadline: Deadline) -> bool:
+        """Whether the image of a box is whole in a pool."""
+        name = box.replace("/", "-VAGRANTSLASH-")
+        return any(
+            made_of["box"] == name and self._virsh.size(volume, deadline) == _size(made_of)
+            for volume, made_of in self._images(deadline)
+        )
+
     def _half(self, deadline: Deadline) -> Iterator[tuple[Volume, int]]:
         """Images that are smaller than what they are made of, and the bytes that there are."""
         for volume, made_of in self._images(deadline):

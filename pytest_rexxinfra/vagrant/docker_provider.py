@@ -20,8 +20,6 @@ from .ruby import Value
 if TYPE_CHECKING:
     from ..systems.engine_images import EngineImages
 
-DEFAULT_IMAGE = "debian-12"
-
 _FIND = "PATH=$PATH:/usr/sbin:/sbin command -v sshd"
 
 # Words: our public key, our directory, the main process. Its environment is in a file, so that no argument has it.
@@ -58,6 +56,7 @@ class DockerProvider(Provider):
         Capability.VOLUMES,
     }
     chosen_by: ClassVar[Sequence[str]] = ("DOCKER_HOST", "DOCKER_CONTEXT")
+    default_image: ClassVar[str] = "debian-12"
 
     def __init__(self, around: Surroundings, engine: Engine | None = None) -> None:
         super().__init__(around, engine)
@@ -106,7 +105,7 @@ class DockerProvider(Provider):
                 f"the image {called} has no SSH server",
                 where=WHERE,
                 output=failure.output,
-                hint=f"take one that has, such as {DEFAULT_IMAGE}, or add it: RUN apt-get install -y openssh-server",
+                hint=f"take one that has, such as {self.default_image}; or RUN apt-get install -y openssh-server",
             ) from failure
 
     def options(self, lease: Resource, spec: Spec, image: str, place: str, key: str) -> Mapping[str, Value]:
@@ -129,7 +128,6 @@ class DockerProvider(Provider):
             "ssh.sudo_command": "%c",
             # Finding it out takes seconds, and nothing in a container depends on it.
             "vm.guest": "linux",
-            "vm.allow_fstab_modification": False,
             "vm.allow_hosts_modification": False,
         }
 

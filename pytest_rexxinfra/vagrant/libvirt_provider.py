@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from .virsh import Virsh
 _PLUGIN = "vagrant-libvirt"
 _URI = "LIBVIRT_DEFAULT_URI"
 _MEGABYTE = 1 << 20
-_OTHERS = 3.0
+_OTHERS = 5.0
 """Seconds in which an upload that was ended is told from one that goes on."""
 
 
@@ -90,15 +90,24 @@ class LibvirtProvider(Provider):
 
     @contextmanager
     def bringing_up(self, image: str, deadline: Deadline) -> Iterator[None]:
-        # Its box may have to be uploaded, and vagrant-libvirt looks neither whether another process does that just
-        # now, nor whether one has come to an end with it.
-        if image in self._uploaded:
-            yield
-            return
-        with locked_key("vagrant-upload", "libvirt", deadline=deadline, what=f"the first machine of {image}"):
-            self._boxes.settle(deadline)
+        # Its box may have to be uploaded, and vagrant-libvirt looks neither whether another process is at it, nor
+        # whether one has come to an end with it.
+        with ExitStack() as alone:
+            if image not in self._uploaded:
+                deadline.wait_for(lambda: self._may_begin(image, alone, deadline), f"the upload of {image}")
             yield
         self._uploaded.add(image)
+
+    def _may_begin(self, image: str, alone: ExitStack, deadline: Deadline) -> bool:
+        """Whether a machine of a box can be made now: it is uploaded, or nobody else uploads until ``alone`` ends."""
+        if self._boxes.is_uploaded(image, deadline):
+            return True
+        try:
+            alone.enter_context(locked_key("vagrant-upload", "libvirt", deadline=Deadline(0), what="uploads of boxes"))
+        except DeadlineExceeded:
+            return False
+        self._boxes.settle(deadline)
+        return True
 
     def remove_left(self, traces: Traces, deadline: Deadline) -> None:
         prefix = f"{traces.name}_"

@@ -54,6 +54,8 @@ class Provider(ABC):
     name: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     chosen_by: ClassVar[Sequence[str]]
+    default_image: ClassVar[str] = ""
+    """What a machine starts from unless its spec says otherwise."""
 
     def __init__(self, around: Surroundings, engine: Engine | None = None) -> None:
         self.around = around

@@ -24,6 +24,7 @@ def generated(provider: str, options: Mapping[str, Value], settings: Mapping[str
     """
     lines = [
         "config.vm.synced_folder '.', '/vagrant', disabled: true",
+        "config.vm.allow_fstab_modification = false",
         *(f"config.{name} = {literal(value)}" for name, value in settings.items()),
         *_ours(provider, options, alias),
     ]

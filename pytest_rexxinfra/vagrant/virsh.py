@@ -50,9 +50,12 @@ class Virsh:
     def volumes(self, deadline: Deadline) -> Iterator[Volume]:
         """What is in the pools that are active."""
         for pool in self.run("pool-list", "--name", deadline=deadline).split():
-            for line in self.run("vol-list", pool, deadline=deadline).splitlines():
-                if line.strip():
-                    yield Volume(pool, line.split()[0])
+            yield from self._volumes_of(pool, deadline)
+
+    def _volumes_of(self, pool: str, deadline: Deadline) -> Iterator[Volume]:
+        for line in self.run("vol-list", pool, deadline=deadline).splitlines():
+            if line.strip():
+                yield Volume(pool, line.split()[0])
 
     def size(self, volume: Volume, deadline: Deadline) -> int | None:
         """Bytes that have been written of a volume; ``None`` when it is gone."""
@@ -63,9 +66,9 @@ class Virsh:
         return None
 
     def is_used(self, volume: Volume, deadline: Deadline) -> bool:
-        """Whether another volume is only what has been changed since this one."""
+        """Whether another volume of its pool is only what has been changed since this one."""
         path = self.run("vol-path", volume.name, "--pool", volume.pool, deadline=deadline).strip()
-        for each in self.volumes(deadline):
+        for each in self._volumes_of(volume.pool, deadline):
             with suppress(CommandFailed):
                 told = self.run("vol-dumpxml", each.name, "--pool", each.pool, deadline=deadline)
                 backing = re.search(r"<backingStore>.*?<path>(.*?)</path>", told, re.DOTALL)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_rexxinfra import Lab, Machine, Spec
+from pytest_rexxinfra import Lab, Spec
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import (
     CommandFailed,
     ImageError,
+    MachineDied,
     ProvisionError,
     RexxInfraError,
     SystemUnavailable,
@@ -25,10 +27,9 @@ from pytest_rexxinfra.errors import (
 )
 from pytest_rexxinfra.events import Events
 from pytest_rexxinfra.lab import make_driver
-from pytest_rexxinfra.model import Phase
+from pytest_rexxinfra.model import Phase, Resource
 from pytest_rexxinfra.settings import Settings
 from pytest_rexxinfra.systems.holder import marked_processes
-from pytest_rexxinfra.systems.vagrant import VagrantDriver
 from pytest_rexxinfra.vagrant.machine import VagrantBox
 
 from .. import vagrant_box
@@ -36,12 +37,19 @@ from .conftest import GUARD, Run, Start, tally
 
 pytestmark = pytest.mark.xdist_group("vagrant")
 
+MARK = "REXXINFRA_VAGRANT"
+"""The variable by which what vagrant does for a machine is known; its value is the lease."""
 
-@pytest.fixture(autouse=True)
-def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REXX_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("REXX_LEDGER", str(tmp_path / "ledger.sqlite3"))
-    monkeypatch.setenv("REXX_AUDIT", "off")
+
+@pytest.fixture(scope="module", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the machines of these tests are on disk, and no others."""
+    folder = tmp_path_factory.mktemp("vagrant")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REXX_STATE", str(folder / "state"))
+        patch.setenv("REXX_LEDGER", str(folder / "ledger.sqlite3"))
+        patch.setenv("REXX_AUDIT", "off")
+        yield folder / "state/vagrant"
 
 
 @pytest.fixture(scope="module")
@@ -95,52 +103,66 @@ def lab(target: object = "vagrant", **given: Any) -> Iterator[Lab]:
     assert not made.tally.left
 
 
-def containers() -> list[str]:
-    """Names of the containers that vagrant made for us; other systems label theirs."""
+def of_docker(lease: str) -> list[str]:
+    """Names of the containers of a lease, running or not."""
     listed = subprocess.run(
-        ["docker", "ps", "--all", "--format", '{{.Names}} {{.Label "rexxinfra.lease"}}'],
-        capture_output=True,
-        text=True,
-        check=True,
+        ["docker", "ps", "--all", "--format={{.Names}}"], capture_output=True, text=True, check=True
     )
-    return [line.split()[0] for line in listed.stdout.splitlines() if len(line.split()) == 1]
+    return [name for name in listed.stdout.split() if name.endswith(f"-{lease}")]
 
 
-def mine(machine: Machine) -> list[str]:
-    return [name for name in containers() if machine.resource.lease in name]
+def of_libvirt(name: str) -> list[str]:
+    """Domains and volumes whose names begin with that."""
+    lines = virsh("list", "--all", "--name") + virsh("vol-list", "default")
+    return [line.split()[0] for line in lines if line.strip().startswith(name)]
 
 
+def virsh(*words: str) -> list[str]:
+    """What virsh prints; nothing when it fails, as where there is no pool yet."""
+    asked = ["virsh", "-q", "-c", "qemu:///system", *words]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+def end_vagrant(lease: str) -> None:
+    """Kill what vagrant does for a machine, as when the computer runs out of memory."""
+    for pid in marked_processes(MARK, lease):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+# The first gives its containers a name, which two of them cannot both have.
 TWO = """
-  config.vm.define 'web' do |web|
+  config.vm.define 'web', primary: true do |web|
     web.vm.hostname = 'web'
-    web.vm.provision 'shell', inline: 'echo web >>/root/provisioned', name: 'mark', run: 'always'
+    web.vm.provider('docker') { |docker| docker.name = 'web-of-mine' }
+    web.vm.provision 'mark', type: 'shell', inline: 'echo web >>/root/provisioned'
   end
-  config.vm.define 'db', autostart: false do |db|
+  config.vm.define 'db' do |db|
     db.vm.hostname = 'db'
     db.vm.provision 'shell', path: 'set up.sh'
   end
 """
 
 
-def test_two_machines_of_one_vagrantfile_in_one_test(
-    inner: Run, write: Callable[[str], Path], pytester: pytest.Pytester
-) -> None:
+def test_machines_of_one_vagrantfile_in_one_test(inner: Run, write: Callable[[str], Path]) -> None:
     folder = write(TWO)
     (folder / "set up.sh").write_text("echo db >>/root/provisioned\n")
     result = inner(
         """
-        def test_both(provision):
-            web, db = provision("web", image="web"), provision("db", image="db")
-            assert [each.run("hostname").stdout.strip() for each in (web, db)] == ["web", "db"]
+        def test_all(provision):
+            web, db, other = (provision(f"m{number}", image=name) for number, name in enumerate(("web", "db", "web")))
+            assert [each.run("hostname").stdout.strip() for each in (web, db, other)] == ["web", "db", "web"]
             assert [each.read("/root/provisioned") for each in (web, db)] == [b"web\\n", b"db\\n"]
             host, port = db.status.address, 22
             reach = f"timeout 5 bash -c 'echo >/dev/tcp/{host}/{port}'"
             assert web.run(reach).ok
+            web.write("/root/mine", "x")
+            assert not other.run("ls /root/mine").ok
         """,
         f"--rexx-target=vagrant://{folder}",
     )
     result.assert_outcomes(passed=1)
-    assert tally(result) == (2, 2, 0)
+    assert tally(result) == (3, 3, 0)
     assert sorted(each.name for each in folder.iterdir()) == ["Vagrantfile", "set up.sh"]
 
 
@@ -188,28 +210,18 @@ def test_provisioners(write: Callable[[str], Path]) -> None:
         assert machine.run("echo still here").lines == ["still here"]
         machine.restart()
         assert machine.read("/root/log") == b"first\nfirst\n"
-        machine.reboot()
-        assert machine.run("cat /root/log").ok
 
 
-def test_provisioning_that_fails_leaves_no_machine(write: Callable[[str], Path], tmp_path: Path) -> None:
+def test_provisioning_that_fails_leaves_no_machine(write: Callable[[str], Path], state: Path) -> None:
     folder = write("config.vm.provision 'shell', inline: 'echo the reason; exit 3'")
-    before = containers()
     with lab(f"vagrant://{folder}") as made:
         with pytest.raises(ProvisionError) as caught:
             made.provision()
         assert "the reason" in str(caught.value)
         assert "Traceback" not in str(caught.value)
-        assert containers() == before
-        assert list((tmp_path / "state/vagrant").iterdir()) == []
-
-
-def test_same_machine_many_times_at_once(write: Callable[[str], Path]) -> None:
-    with lab(f"vagrant://{write(TWO)}#web") as made:
-        first, second = made.provision(), made.provision()
-        first.write("/root/mine", "x")
-        assert not second.run("ls /root/mine").ok
-        assert first.status.address != second.status.address
+        lease = str(caught.value.where).rpartition("-")[2]
+        assert of_docker(lease) == []
+        assert list(state.glob(f"*{lease}")) == []
 
 
 @pytest.mark.parametrize(
@@ -229,22 +241,24 @@ def test_vagrantfile_that_cannot_be_used(write: Callable[[str], Path], body: str
     assert "rubygems" not in str(caught.value)
 
 
-def test_vagrantfile_that_is_gone_at_the_end(write: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = write(TWO)
-    with lab(f"vagrant://{folder}#web") as made:
+def test_vagrantfile_that_is_gone_at_the_end(write: Callable[[str], Path], state: Path) -> None:
+    # With a network that vagrant makes for it, which it alone would remove.
+    folder = write("config.vm.network :private_network, type: 'dhcp', subnet: '172.29.77.0/24'")
+    with lab(f"vagrant://{folder}") as made:
         machine = made.provision()
+        lease = machine.resource.lease
         (folder / "Vagrantfile").unlink()
-        assert mine(machine)
+        assert of_docker(lease)
+        assert networks_of_vagrant()
         made.destroy(machine)
-        assert not mine(machine)
-    assert list((tmp_path / "state/vagrant").iterdir()) == []
+        assert not of_docker(lease)
+        assert not networks_of_vagrant()
+    assert list(state.glob(f"*{lease}")) == []
 
 
-def test_container_that_somebody_removed(image: str) -> None:
-    with lab() as made:
-        machine = made.provision()
-        subprocess.run(["docker", "rm", "-f", machine.resource.name], check=True, capture_output=True)
-        assert machine.status.phase is Phase.GONE
+def networks_of_vagrant() -> list[str]:
+    asked = ["docker", "network", "ls", "--quiet", "--filter=name=vagrant_network_172.29.77"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_image_without_an_ssh_server(image: str) -> None:
@@ -252,28 +266,32 @@ def test_image_without_an_ssh_server(image: str) -> None:
         made.provision(spec=Spec(image="mini"))
 
 
-def test_what_the_main_process_gets_is_in_no_argument(image: str) -> None:
+def test_main_process_way_in_and_sudden_end(image: str) -> None:
     with lab() as made:
         spec = Spec.of(command='echo "got $TOKEN"; exec sleep 1000', env={"TOKEN": "very-secret"}, user="nobody")
         machine = made.provision(spec=spec)
+        name = machine.resource.name
         Deadline(GUARD).wait_for(lambda: "got very-secret" in machine.logs(), "the main process to speak")
-        shown = subprocess.run(["docker", "inspect", machine.resource.name], capture_output=True, text=True, check=True)
+        shown = subprocess.run(["docker", "inspect", name], capture_output=True, text=True, check=True)
         assert "very-secret" not in shown.stdout
         assert machine.run("ps -o user= -C sleep").lines[-1:] == ["nobody"]
 
-
-def test_entered_by_hand(image: str) -> None:
-    with lab() as made:
-        machine = made.provision(spec=Spec.of(env={"GREETING": "good day"}))
-        command = machine.driver.enter_command(machine.resource, ["sh", "-c", 'echo "$GREETING"'], terminal=False)
+        command = machine.driver.enter_command(machine.resource, ["sh", "-c", 'echo "$TOKEN, $1"', "", "a  'b'"], False)
         entered = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert entered.stdout == "good day\n", shlex.join(command)
+        assert entered.stdout == "very-secret, a  'b'\n", shlex.join(command)
+
+        subprocess.run(["docker", "rm", "-f", name], check=True, capture_output=True)
+        assert machine.status.phase is Phase.GONE
+        with pytest.raises(MachineDied):
+            machine.run("true")
 
 
-def test_killed_while_vagrant_brings_it_up(start: Start, write: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_run_that_ends_while_vagrant_provisions(
+    start: Start, write: Callable[[str], Path], state: Path, number: signal.Signals
+) -> None:
     folder = write("config.vm.provision 'shell', inline: 'touch /root/begun; sleep 300'")
     going = start("def test_never(machine): pass", f"--rexx-target=vagrant://{folder}", "-p", "no:xdist")
-    state = tmp_path / "state/vagrant"
     driver = make_driver("vagrant", Events())
 
     def provisioning() -> bool:
@@ -284,11 +302,12 @@ def test_killed_while_vagrant_brings_it_up(start: Start, write: Callable[[str], 
 
     Deadline(GUARD).wait_for(provisioning, "vagrant to provision")
     [left] = driver.list()
-    assert marked_processes("REXXINFRA_VAGRANT", left.lease)
-    going.signal(signal.SIGKILL)
-    Deadline(GUARD).wait_for(lambda: list(state.iterdir()) == [], "the reaper to remove it")
-    assert left.name not in containers()
-    assert not marked_processes("REXXINFRA_VAGRANT", left.lease)
+    assert marked_processes(MARK, left.lease)
+    going.signal(number)
+    going.end()
+    Deadline(GUARD).wait_for(lambda: list(state.iterdir()) == [], "the machine to be removed")
+    assert of_docker(left.lease) == []
+    assert not marked_processes(MARK, left.lease)
 
 
 @pytest.fixture(scope="module")
@@ -301,96 +320,99 @@ def box() -> Path:
         pytest.skip(str(error))
 
 
-def in_libvirt(name: str) -> list[str]:
-    """Domains and volumes whose names begin with that."""
-    lines = _virsh("list", "--all", "--name") + _virsh("vol-list", "default")
-    return [line.split()[0] for line in lines if line.strip().startswith(name)]
+def provision_in_vain(made: Lab, until: Callable[[Resource], object]) -> Resource:
+    """Begin to make a machine, and kill vagrant as soon as it has come so far; returns the lease."""
+    caught: list[RexxInfraError] = []
+
+    def provision() -> None:
+        try:
+            made.provision()
+        except RexxInfraError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=provision)
+    thread.start()
+    driver = made.driver("vagrant")
+    [machine] = Deadline(GUARD).wait_for(driver.list, "the record")
+    Deadline(GUARD).wait_for(lambda: until(machine), "vagrant to come so far")
+    end_vagrant(machine.lease)
+    thread.join(GUARD)
+    assert isinstance(caught[0], ProvisionError)
+    assert driver.list() == []
+    return machine
 
 
-def _virsh(*words: str) -> list[str]:
-    """What virsh prints; nothing when it fails, as where there is no pool yet."""
-    asked = ["virsh", "-q", "-c", "qemu:///system", *words]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
+def test_vagrant_killed_while_it_uploads_the_box(box: Path) -> None:
+    """vagrant-libvirt would take what is there of it for the whole."""
+    with lab(f"vagrant:{box}", vagrant_provider="libvirt", provision_timeout=300) as made:
+        name = made.driver("vagrant").prepare(Spec(image=str(box)), Deadline(300))
+        for image in of_libvirt(f"{name}_vagrant_box_image"):
+            virsh("vol-delete", image, "--pool", "default")
+        provision_in_vain(made, lambda machine: of_libvirt(f"{name}_vagrant_box_image"))
+        assert of_libvirt(f"{name}_vagrant_box_image") == []
+
+
+def test_vagrant_killed_before_it_knows_what_it_made(box: Path) -> None:
+    """Its volume is there, and vagrant has no machine yet to which it belongs."""
+    with lab(f"vagrant:{box}", vagrant_provider="libvirt", provision_timeout=300) as made:
+        machine = provision_in_vain(made, lambda machine: of_libvirt(machine.name))
+        assert of_libvirt(machine.name) == []
 
 
 def test_virtual_machine(box: Path) -> None:
     with lab(f"vagrant:{box}", vagrant_provider="libvirt", provision_timeout=300) as made:
         machine = made.provision(spec=Spec.of(memory="384m", env={"COLOUR": "red"}, ports=[80]))
-        assert isinstance(machine, VagrantBox)
+        name = machine.resource.name
         assert machine.run("cat /proc/1/comm; echo $COLOUR; uname -n").lines[1:] == ["red", "box"]
         assert int(machine.run("awk '/MemTotal/ { print $2 }' /proc/meminfo").stdout) < 384 << 10
         assert machine.address(80) == (machine.status.address, 80)
+        assert of_libvirt(name) == [f"{name}_default", f"{name}_default.img"]
         assert machine.snapshots == []
         machine.write("/root/state", "good")
         machine.run("mkdir /dev/shm/memory", check=True)
-        machine.snapshot("before")
+        machine.snapshot("middle")
         machine.run("rm -r /root/state /dev/shm/memory", check=True)
         machine.snapshot("after")
-        assert machine.snapshots == ["before", "after"]
-        machine.restore("before")
+        assert machine.snapshots == ["middle", "after"]
+        machine.restore("middle")
         assert machine.read("/root/state") == b"good"
         assert machine.run("ls -d /dev/shm/memory").ok
-        with pytest.raises(UsageError, match="no snapshot 'never'"):
-            machine.restore("never")
+        machine.delete_snapshot("middle")
+        with pytest.raises(UsageError, match=r"no snapshot 'middle'(?s:.*)after"):
+            machine.restore("middle")
         machine.pause()
         assert machine.status.phase is Phase.PAUSED
         machine.resume()
         assert machine.run("cat /root/state").stdout == "good"
-        machine.restart(timeout=120)
-        assert machine.read("/root/state") == b"good"
-        assert not machine.run("ls -d /dev/shm/memory").ok
-        name = machine.resource.name
-        assert in_libvirt(name) == [f"{name}_default", f"{name}_default.img"]
-    assert in_libvirt(name) == []
+    assert of_libvirt(name) == []
 
 
-def test_virtual_machine_of_a_vagrantfile_is_provisioned(box: Path, tmp_path: Path) -> None:
+def test_virtual_machine_of_a_vagrantfile(box: Path, tmp_path: Path) -> None:
     with lab(f"vagrant:{box}", vagrant_provider="libvirt") as made:
         installed = made.driver("vagrant").prepare(Spec(image=str(box)), Deadline(300))
     (tmp_path / "Vagrantfile").write_text(
         f"""
 Vagrant.configure('2') do |config|
   config.vm.box = {installed!r}
+  config.ssh.insert_key = true
   config.vm.define 'vm' do |vm|
-    vm.vm.provision 'shell', inline: 'echo provisioned >>/root/log'
+    vm.vm.provision 'shell', inline: 'echo provisioned >>/root/log; mkdir /dev/shm/memory'
+    vm.vm.provider('libvirt') {{ |libvirt| libvirt.default_prefix = 'mine' }}
   end
 end
 """
     )
+    networks = set(virsh("net-list", "--all", "--name"))
     with lab(f"vagrant://{tmp_path}", vagrant_provider="libvirt", provision_timeout=300) as made:
         machine = made.provision()
-        assert isinstance(machine, VagrantBox)
-        assert machine.read("/root/log") == b"provisioned\n"
-        machine.provision()
-        assert machine.read("/root/log") == b"provisioned\nprovisioned\n"
         name = machine.resource.name
-        assert in_libvirt(name) == [f"{name}_vm", f"{name}_vm.img"]
-    assert in_libvirt(name) == []
-
-
-def test_vagrant_killed_before_it_knows_what_it_made(box: Path, tmp_path: Path) -> None:
-    """Its volume is there, and vagrant has no machine yet to which it belongs."""
-    caught: list[RexxInfraError] = []
-    with lab(f"vagrant:{box}", vagrant_provider="libvirt", provision_timeout=300) as made:
-        driver = made.driver("vagrant")
-        assert isinstance(driver, VagrantDriver)
-
-        def provision() -> None:
-            try:
-                made.provision()
-            except RexxInfraError as error:
-                caught.append(error)
-
-        thread = threading.Thread(target=provision)
-        thread.start()
-        [machine] = Deadline(GUARD).wait_for(driver.list, "the record")
-        Deadline(GUARD).wait_for(lambda: in_libvirt(machine.name), "the volume")
-        for pid in marked_processes("REXXINFRA_VAGRANT", machine.lease):
-            subprocess.run(["kill", "-KILL", str(pid)], check=False, capture_output=True)
-        thread.join(GUARD)
-        assert isinstance(caught[0], ProvisionError)
-        assert in_libvirt(machine.name) == []
-        assert driver.list() == []
+        assert of_libvirt(name) == [f"{name}_vm", f"{name}_vm.img"]
+        assert machine.run("ls -d /dev/shm/memory").ok
+        machine.restart(timeout=120)
+        assert not machine.run("ls -d /dev/shm/memory").ok
+        assert machine.read("/root/log") == b"provisioned\n"
+    assert of_libvirt(name) == []
+    assert set(virsh("net-list", "--all", "--name")) <= networks
 
 
 def test_box_that_cannot_be_had(box: Path) -> None:
