@@ -191,25 +191,22 @@ osd crush chooseleaf type = 0
 osd objectstore = memstore
 memstore device bytes = 1073741824
 osd op num shards = 2
-mgr initial modules =
 [mon.a]
 mon data = {place}/mon
 [osd.0]
 osd data = {place}/osd
-[mgr.x]
-mgr data = {place}/mgr
 """
 
 
 @contextmanager
 def ceph(folder: Path) -> Iterator[Ceph]:
-    """A Ceph cluster of one monitor, one OSD in memory and one manager (apt-get install ceph-mon ceph-osd ceph-mgr).
+    """A Ceph cluster of one monitor and one OSD in memory (apt-get install ceph-mon ceph-osd); RBD needs no manager.
 
     There is one at a time on a computer: its monitor is at the usual ports, for at others a client that it refuses
     takes the one protocol for the other, and tries for minutes.
     """
-    for program, package in (("ceph-mon", "ceph-mon"), ("ceph-osd", "ceph-osd"), ("ceph-mgr", "ceph-mgr")):
-        _needs(program, package)
+    _needs("ceph-mon", "ceph-mon")
+    _needs("ceph-osd", "ceph-osd")
     lock = Path(tempfile.gettempdir(), "rexxinfra-tests-ceph.lock")
     with (
         locked(lock, deadline=Deadline(_WAITING), what="the Ceph cluster of other tests"),
@@ -219,14 +216,13 @@ def ceph(folder: Path) -> Iterator[Ceph]:
         port, fsid = _MONITOR, str(uuid.uuid4())
         config, keyring = place / "ceph.conf", place / "keyring"
         config.write_text(_CEPH.format(fsid=fsid, host=HOST, port=port, place=place))
-        for name in ("mon", "osd", "mgr", "crash"):
+        for name in ("mon", "osd", "crash"):
             (place / name).mkdir()
-        caps = ["--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *"]
+        caps = ["--cap", "mon", "allow *", "--cap", "osd", "allow *"]
         key = ["ceph-authtool", str(keyring), "--gen-key"]
         _tool(*key, "--create-keyring", "--name", "mon.", "--cap", "mon", "allow *")
         _tool(*key, "--name", "client.admin", *caps)
         _tool(*key, "--name", "osd.0", "--cap", "mon", "allow profile osd", "--cap", "osd", "allow *")
-        _tool(*key, "--name", "mgr.x", "--cap", "mon", "allow profile mgr", "--cap", "osd", "allow *")
         addresses = f"[v2:{HOST}:{port},v1:{HOST}:{_OLD_MONITOR}]"
         monmap = str(place / "monmap")
         _tool("monmaptool", "--create", "--addv", "a", addresses, "--fsid", fsid, monmap)
@@ -241,16 +237,13 @@ def ceph(folder: Path) -> Iterator[Ceph]:
         disk = str(uuid.uuid4())
         ask("osd", "new", disk, "0")
         _tool("ceph-osd", *conf, "--mkfs", "-i", "0", "--osd-uuid", disk)
-        servers.start("ceph-mgr", "-f", *conf, "-i", "x")
         servers.start("ceph-osd", "-f", *conf, "-i", "0")
-        servers.until(lambda: "1 up" in ask("osd", "stat"), "ceph-osd")
         pool, user = "rexx", "guests"
         ask("osd", "pool", "create", pool, "8")
         ask("osd", "pool", "application", "enable", pool, "rbd")
-        may = ["mon", "profile rbd", "osd", f"profile rbd pool={pool}", "mgr", f"profile rbd pool={pool}"]
-        ask("auth", "get-or-create", f"client.{user}", *may)
-        secret = ask("auth", "print-key", f"client.{user}").strip()
-        servers.until(lambda: "active+clean" in ask("pg", "stat"), "ceph-osd")
+        may = ["mon", "profile rbd", "osd", f"profile rbd pool={pool}"]
+        secret = ask("auth", "get-or-create-key", f"client.{user}", *may).strip()
+        servers.until(lambda: _tool("rbd", *conf, "--pool", pool, "ls") is not None, "ceph-osd")
         yield Ceph(f"{HOST}:{port}", pool, user, secret, place)
 
 

@@ -158,6 +158,25 @@ def test_a_disk_is_plugged_in_and_taken_away(store: Store, pool: StoragePool, bo
     assert store.look(disk.volume).startswith(f"plugged {mark}\n".encode())
 
 
+def test_a_machine_goes_on_at_another_node_with_its_disks(
+    site: StorageSite, store: Store, booted: Booted, mark: str
+) -> None:
+    if not store.access:
+        # Such disks need nothing at a node.
+        return
+    machine = booted.machine
+    assert isinstance(machine, VirtualMachine)
+    here = machine.node
+    machine.migrate("a")
+    [kept] = [each for each in site.nodes[0].connection.listAllSecrets() if each.usageID() == booted.root.pool.name]
+    assert kept.UUIDString() in site.nodes[0].connection.lookupByName(machine.resource.name).XMLDesc()
+    assert machine.run(f"echo {mark} >/root/moved && sync && cat /root/moved").lines == [mark]
+    with pytest.raises(UsageError, match=f"{machine.resource.name} has the disk, so it is not deleted"):
+        booted.root.pool.delete()
+    machine.migrate(here)
+    assert machine.read("/root/moved").decode() == f"{mark}\n"
+
+
 def test_disks_are_made_filled_copied_resized_and_removed(
     site: StorageSite, store: Store, pool: StoragePool, tmp_path: Path
 ) -> None:
