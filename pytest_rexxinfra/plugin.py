@@ -70,7 +70,7 @@ OPTIONS = {
         "what becomes of hosts whose key is not known: refused, remembered, not asked (default: strict)",
     ),
     "kvm-nodes": ("NAME=URI,…", "libvirt hosts by the names that targets have for them: kvm://NAME,NAME"),
-    "kvm-acceleration": ("auto|kvm|tcg", "whether the processor runs guests itself (default: auto, found out by trying)"),
+    "kvm-acceleration": ("auto|kvm|tcg", "whether the processor runs guests itself (default: auto, by trying)"),
     "vagrant-provider": ("docker|libvirt", "with what vagrant makes machines (default: docker)"),
     "vagrantfile": ("PATH[#NAME]", "Vagrantfile of yours for the machines of vagrant, and which of several in it"),
     "allow-leaks": (None, "only warn, rather than fail the run, when something could not be removed"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from ipaddress import ip_address
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -21,6 +22,9 @@ from .whereabouts import Whereabouts
 _ANSWERING = 30
 """Seconds that a guest may take to answer; a busy emulated one takes its time."""
 
+_CONNECTING = 5.0
+_PAUSE = 0.05
+_UNCONNECTED = "is not connected"
 _POLLING = 10
 _REFUSED = "unable to execute QEMU agent command"
 """How libvirt begins what the agent said, for which it has no error number of its own."""
@@ -55,22 +59,34 @@ class GuestAgent:
         """Where the machine is."""
         return self.place.node
 
-    def command(self, execute: str, timeout: float = _ANSWERING, **arguments: Any) -> Any:
-        """One command of the protocol; ``timeout`` in seconds, whole ones."""
+    def command(
+        self, execute: str, timeout: float = _ANSWERING, patience: float = _CONNECTING, **arguments: Any
+    ) -> Any:
+        """One command of the protocol; ``timeout`` in seconds, whole ones.
+
+        For so many seconds of ``patience`` libvirt may lack a connection to the agent, as after its own start: then
+        nothing was sent.
+        """
+        request, waiting = json.dumps({"execute": execute, "arguments": arguments}), Deadline(patience)
+        while True:
+            try:
+                return json.loads(self._ask(request, timeout))["return"]
+            except LibvirtError as error:
+                if _UNCONNECTED not in error.message or waiting.passed:
+                    raise self._told(error, execute) from error
+            except SystemUnavailable as error:
+                raise ChannelClosed(
+                    f"the machine's node does not answer: {error.message}", where=self.where, command=execute
+                ) from error
+            time.sleep(_PAUSE)
+
+    def _ask(self, request: str, timeout: float) -> str:
         import libvirt_qemu
 
-        request = json.dumps({"execute": execute, "arguments": arguments})
-        try:
-            with self.place.there() as node:
-                domain = node.domain(self.name)
-                answer = node.ask(libvirt_qemu.qemuAgentCommand, domain, request, max(1, round(timeout)), 0)
-        except LibvirtError as error:
-            raise self._told(error, execute) from error
-        except SystemUnavailable as error:
-            raise ChannelClosed(
-                f"the machine's node does not answer: {error.message}", where=self.where, command=execute
-            ) from error
-        return json.loads(answer)["return"]
+        with self.place.there() as node:
+            domain = node.domain(self.name)
+            answer: str = node.ask(libvirt_qemu.qemuAgentCommand, domain, request, max(1, round(timeout)), 0)
+            return answer
 
     def _told(self, error: LibvirtError, execute: str) -> RexxInfraError:
         if _REFUSED in error.message:
@@ -97,7 +113,7 @@ class GuestAgent:
     def answers(self) -> bool:
         """Whether the agent is there now."""
         try:
-            self.command("guest-ping", 1)
+            self.command("guest-ping", 1, 0)
         except ChannelClosed:
             return False
         return True
@@ -113,12 +129,8 @@ class GuestAgent:
         return found
 
     def start(self, script: str, deadline: Deadline) -> str:
-        told = self.command(
-            "guest-exec",
-            _within(deadline, _ANSWERING),
-            **{"path": "/bin/sh", "input-data": _encoded(script.encode()), "capture-output": True},
-        )
-        return str(told["pid"])
+        what: dict[str, Any] = {"path": "/bin/sh", "input-data": _encoded(script.encode()), "capture-output": True}
+        return str(self.command("guest-exec", _within(deadline, _ANSWERING), **what)["pid"])
 
     def answer(self, job: str, deadline: Deadline) -> Answer | None:
         if self.place.moving:

@@ -191,7 +191,7 @@ def disk_element(disk: DiskSource, target: str) -> ET.Element:
     element.append(disk.source)
     if disk.below is not None:
         _layers(element, disk.below)
-    ET.SubElement(element, "target", dev=target, bus=disk.bus if disk.device == "disk" else "sata")
+    ET.SubElement(element, "target", dev=target, bus=disk.bus)
     if disk.read_only or disk.device == "cdrom":
         ET.SubElement(element, "readonly")
     return element

@@ -26,8 +26,6 @@ _PACKAGES = ("busybox-static", "iproute2", "linux-image-cloud-amd64", "qemu-gues
 _GROUPS = {
     "base": ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng"),
     "scsi": ("virtio_scsi", "sd_mod", "sr_mod"),
-    "sata": ("ahci", "sd_mod", "sr_mod"),
-    "usb": ("xhci_pci", "usb_storage", "uas", "sd_mod"),
     "cdrom": ("isofs", "nls_utf8"),
 }
 """The kernel's modules that are loaded together; ``base`` in every guest."""

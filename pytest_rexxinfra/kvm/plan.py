@@ -26,7 +26,9 @@ MEMORY = 512 << 20
 _LEAST = 96 << 20
 _UPLOADING = 300.0
 _INIT = "rexx.init=/sbin/init"
-_GROUPS = {"scsi": "scsi", "sata": "sata", "usb": "usb"}
+_DRIVEN = ("virtio", "scsi")
+"""Buses of which the plugin's kernel has drivers."""
+
 _FORMAT = 3
 """Part of every template's key: raise it when machines are made in another way."""
 
@@ -98,6 +100,13 @@ def plan(
     """
     memory = spec.memory or MEMORY
     _check(site, memory, spec, machine)
+    for disk in spec.hardware.disks:
+        if disk.bus not in _DRIVEN and _boots_ours(spec, base):
+            raise UsageError(
+                f"our own kernel has no driver for {disk.bus}",
+                where=f"kvm:{machine.name}",
+                hint=f"the bus {' or '.join(_DRIVEN)}, or a kernel or an image that boots of your own",
+            )
     if spec.user_data is not None and not base.bootable:
         raise UsageError(
             "user_data is read by cloud-init, which our own images do not have",
@@ -115,8 +124,9 @@ def plan(
             layers.append(layer)
             path = str(site.home.path / layer.name)
             disks.append(DiskSource.volume(path, bus=disk.bus, read_only=disk.read_only))
+    drive = "scsi" if _boots_ours(spec, base) else "sata"
     for path in spec.hardware.cdroms:
-        disks.append(DiskSource.volume(uploaded(site, Path(path)), format="raw", device="cdrom"))
+        disks.append(DiskSource.volume(uploaded(site, Path(path)), format="raw", bus=drive, device="cdrom"))
     seed = f"{machine.name}.seed.iso" if base.bootable else None
     if seed:
         disks.append(DiskSource.volume(str(site.home.path / seed), format="raw", read_only=True))
@@ -175,6 +185,11 @@ def _check(site: Site, memory: int, spec: Spec, machine: Resource) -> None:
         )
 
 
+def _boots_ours(spec: Spec, base: Base) -> bool:
+    """Whether the machine has the plugin's own kernel."""
+    return not (spec.hardware.kernel or spec.hardware.firmware or base.bootable)
+
+
 def _boot(spec: Spec, base: Base, site: Site) -> DirectBoot | FirmwareBoot:
     hardware = spec.hardware
     if hardware.kernel:
@@ -189,7 +204,7 @@ def _boot(spec: Spec, base: Base, site: Site) -> DirectBoot | FirmwareBoot:
 def _cmdline(spec: Spec) -> str:
     words = ["console=ttyS0", "root=/dev/vda", "quiet"]
     words += [_INIT] if spec.boot else []
-    groups = sorted({_GROUPS[disk.bus] for disk in spec.hardware.disks if disk.bus in _GROUPS})
-    groups += ["sata", "cdrom"] if spec.hardware.cdroms else []
+    scsi = spec.hardware.cdroms or any(disk.bus == "scsi" for disk in spec.hardware.disks)
+    groups = (["scsi"] if scsi else []) + (["cdrom"] if spec.hardware.cdroms else [])
     words += [f"rexx.modules={','.join(groups)}"] if groups else []
     return " ".join(words)

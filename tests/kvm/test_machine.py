@@ -404,6 +404,7 @@ def test_a_kernel_without_virtio(make: Make, tmp_path: Path) -> None:
         ({"memory": "900g"}, ProvisionError, "no node can take the machine"),
         ({"memory": "32m"}, UsageError, "less than the 96 MiB"),
         ({"cpus": 1.5}, UsageError, "no whole number of processors"),
+        ({"disks": {"source": "1g", "bus": "usb"}}, UsageError, "our own kernel has no driver for usb"),
         ({"disks": "no-such-volume"}, UsageError, "there is no disk 'no-such-volume'"),
         ({"nics": "nat:no-such-network"}, UsageError, "there is no network 'no-such-network'"),
         ({"nics": "bridge:nosuchbridge"}, ProvisionError, "nosuchbridge"),
