@@ -140,8 +140,11 @@ def test_over_ssh(tmp_path: Path) -> None:
     Path("/run/sshd").mkdir(exist_ok=True)
     server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", place / "config"], stderr=subprocess.DEVNULL)
     try:
-        keys = f"keyfile={place}/user&known_hosts={place}/known"
-        uri = f"qemu+ssh://root@127.0.0.1:{port}/system?{keys}&no_tty=1"
+        # What a user has in ~/.ssh/config.
+        program = place / "ssh"
+        program.write_text(f'#!/bin/sh\nexec ssh -o UserKnownHostsFile={place}/known -i {place}/user "$@"\n')
+        program.chmod(0o755)
+        uri = f"qemu+ssh://root@127.0.0.1:{port}/system?command={program}&no_tty=1"
         with lab_on(f"kvm://far={uri}", kvm_acceleration="tcg") as lab:
             machine = provisioned(lab, "far")
             assert machine.status.details["made"] == "booted"
