@@ -15,6 +15,9 @@ from .deadline import Deadline
 from .errors import CommandFailed, DeadlineExceeded, SystemUnavailable
 from .interrupts import give_way
 
+_ADMINISTRATION = "/usr/sbin:/sbin"
+"""Where programs are that an ordinary user's PATH does not lead to."""
+
 _GRACE = 10.0
 _HEEDING = 0.1
 """Seconds between two looks for a signal that ends the run."""
@@ -46,6 +49,7 @@ def run_tool(
     deadline.check(name, hint=hint)
     changes = {"LC_ALL": "C", **(env or {})}
     environment = {key: value for key, value in {**os.environ, **changes}.items() if value is not None}
+    environment["PATH"] = f"{environment.get('PATH', os.defpath)}:{_ADMINISTRATION}"
     try:
         process = subprocess.Popen(
             command,

@@ -7,20 +7,26 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import SystemUnavailable
+from pytest_rexxinfra.images import ImageStore
+from pytest_rexxinfra.paths import cache_dir
 from pytest_rexxinfra.systems.podman_service import answers
 from pytest_rexxinfra.systems.podman_settings import settings_file
 
 _GUARD = 30.0
 _TUN = Path("/dev/net/tun")
 _TEMPORARY = Path("/var/tmp")
+_REPOSITORY = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,38 @@ def user() -> Iterator[User]:
         made.owns(runtime)
         cleaning.enter_context(_tunnels_for_all())
         yield made
+
+
+def cache(user: User, *folders: str) -> Path:
+    """A cache of the user's that already has the image ``mini``, and what is in some ``folders`` of ours."""
+    store = ImageStore()
+    recipe = store.find("mini")
+    assert recipe is not None
+    built = store.ensure(recipe, Deadline(600)).tar.parent
+    place = user.home / "cache"
+    shutil.copytree(built, place / "images" / built.name)
+    for folder in folders:
+        shutil.copytree(cache_dir() / folder, place / folder)
+    subprocess.run(["chown", "--recursive", user.name, str(place)], check=True)
+    return place
+
+
+def python(user: User, folder: Path, *modules: str) -> tuple[str, str]:
+    """A Python that the user may run, and the path of what it imports: ours, pytest, and some ``modules``.
+
+    Skips the test where there is none.
+    """
+    shutil.copytree(_REPOSITORY / "pytest_rexxinfra", folder / "pytest_rexxinfra")
+    packages = Path(pytest.__file__).parents[1]
+    for metadata in packages.glob("pytest_rexxinfra-*.dist-info"):
+        shutil.copytree(metadata, folder / metadata.name)
+    path = f"{folder}:{packages}"
+    script = f"import {', '.join(['pytest', 'pytest_rexxinfra', *modules])}"
+    for program in (sys.executable, "/usr/bin/python3"):
+        command = user.command(program, "-c", script, PYTHONPATH=path)
+        if subprocess.run(command, cwd=user.home, capture_output=True, check=False).returncode == 0:
+            return program, path
+    pytest.skip("an ordinary user has no Python that can import what these tests need")
 
 
 @contextmanager

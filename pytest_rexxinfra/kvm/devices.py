@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import PurePosixPath
 from string import ascii_lowercase
 from xml.etree import ElementTree as ET
@@ -56,7 +55,7 @@ def attach_disk(vm: Vm, disk: Disk, lookup: Lookup, deadline: Deadline) -> str:
     target = _free(xml, disk)
     layer = layer_for(disk, f"{vm.name}.{target}.qcow2", vm.site)
     if layer is None:
-        source = replace(lookup(disk.source), bus=disk.bus, read_only=disk.read_only)
+        source = lookup(disk)
     else:
         make_layers([layer], vm.site)
         path = str(vm.site.home.path / layer.name)

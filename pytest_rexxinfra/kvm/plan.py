@@ -32,8 +32,8 @@ _DRIVEN = ("virtio", "scsi")
 _FORMAT = 3
 """Part of every template's key: raise it when machines are made in another way."""
 
-Lookup = Callable[[str], DiskSource]
-"""Where the disk of the lab is that has a name; raises `UsageError`."""
+Lookup = Callable[[Disk], DiskSource]
+"""Where a disk of the lab is; raises `UsageError`."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,17 @@ def plan(
             where=f"kvm:{machine.name}",
             hint="start from the disk of a cloud image: image='/path/to/cloud.qcow2'",
         )
-    layers = [Layer(f"{machine.name}.qcow2", backing=base.path)]
-    below = (base.path,) if base.whole else None
-    disks = [DiskSource.volume(str(site.home.path / layers[0].name), below=below)]
+    layers: list[Layer] = []
+    if spec.hardware.root:
+        disks = [lookup(Disk(spec.hardware.root))]
+    else:
+        layers.append(Layer(f"{machine.name}.qcow2", backing=base.path))
+        below = (base.path,) if base.whole else None
+        disks = [DiskSource.volume(str(site.home.path / layers[0].name), below=below)]
     for number, disk in enumerate(spec.hardware.disks, 1):
         layer = layer_for(disk, f"{machine.name}.disk{number}.qcow2", site)
         if layer is None:
-            disks.append(replace(lookup(disk.source), bus=disk.bus, read_only=disk.read_only))
+            disks.append(lookup(disk))
         else:
             layers.append(layer)
             path = str(site.home.path / layer.name)

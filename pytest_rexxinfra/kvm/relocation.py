@@ -14,12 +14,15 @@ from .migration import Migrated, bring_files
 from .node import Node
 from .nodes import Nodes
 from .sites import Sites
+from .storage.kvm_storage import KvmStorage
 from .vm import Vm
 
 _ANSWERING = 60.0
 
 
-def relocate(vm: Vm, nodes: Nodes, sites: Sites, to: str | None, deadline: Deadline) -> tuple[Resource, Migrated]:
+def relocate(
+    vm: Vm, nodes: Nodes, sites: Sites, storage: KvmStorage, to: str | None, deadline: Deadline
+) -> tuple[Resource, Migrated]:
     """Let a running machine go on at another node of its target, and at no time be asked where it is not.
 
     Raises as `Nodes.migrate` does.
@@ -28,6 +31,7 @@ def relocate(vm: Vm, nodes: Nodes, sites: Sites, to: str | None, deadline: Deadl
     begun: list[Home] = []
 
     def on_target(target: Node) -> None:
+        storage.admit(vm.machine, target)
         if nodes.share_storage(source, target):
             return
         if vm.record.snapshots:

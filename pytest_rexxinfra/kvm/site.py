@@ -61,9 +61,11 @@ class Site:
 
     @cached_property
     def versions(self) -> str:
-        """Of libvirt and QEMU there, as they number them."""
+        """Of libvirt and QEMU there."""
         connection = self.node.connection
-        return f"libvirt {self.node.ask(connection.getLibVersion)} qemu {self.node.ask(connection.getVersion)}"
+        numbers = self.node.ask(connection.getLibVersion), self.node.ask(connection.getVersion)
+        libvirt, qemu = (f"{each // 1_000_000}.{each // 1000 % 1000}.{each % 1000}" for each in numbers)
+        return f"libvirt {libvirt}, QEMU {qemu}"
 
     @cached_property
     def unconfined(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from ..errors import (
 from ..hardware import Disk, Nic
 from ..kvm import devices, inside, layers, networks, power, snapshots
 from ..kvm.address import NodeAddress, declared, resolve
-from ..kvm.domain import DiskSource, document_of
+from ..kvm.domain import document_of
 from ..kvm.forwards import forward_all, forwarded
 from ..kvm.images import Base
 from ..kvm.latency import delay
@@ -37,7 +37,7 @@ from ..kvm.maker import Maker
 from ..kvm.migration import Migrated
 from ..kvm.node import LibvirtError, Missing, Node
 from ..kvm.nodes import Nodes
-from ..kvm.plan import plan
+from ..kvm.plan import Lookup, plan
 from ..kvm.record import VmRecord
 from ..kvm.relocation import relocate
 from ..kvm.remains import machines_on, remove_machine
@@ -45,6 +45,7 @@ from ..kvm.screen import screenshot, vnc
 from ..kvm.settling import prelude
 from ..kvm.site import Site
 from ..kvm.sites import Sites
+from ..kvm.storage.kvm_storage import KvmStorage
 from ..kvm.vm import Vm, metadata
 from ..kvm.wire import USER
 from ..kvm.wiring import plug, unplug, unwire, wire
@@ -92,6 +93,7 @@ _CAPABILITIES = frozenset(
         Capability.SCREENSHOT,
         Capability.SNAPSHOT,
         Capability.STATS,
+        Capability.STORAGE,
         Capability.USER_DATA,
         Capability.USERS,
     }
@@ -126,6 +128,11 @@ class KvmDriver(Driver):
         self._pulses: dict[str, Pulse] = {}
         self._ways: dict[str, SshWay] = {}
         self._maker = Maker(around.events, self.home(_NOBODY))
+        self._storage = KvmStorage(
+            lambda uri: self._sites.at(uri).home,
+            lambda address, name: self._node(address, name).uri,
+            around.images,
+        )
 
     @classmethod
     def check_address(cls, address: str) -> None:
@@ -162,22 +169,29 @@ class KvmDriver(Driver):
                 return self._nodes(target.address)
         return self._nodes(None)
 
+    def _node(self, address: str | None, name: str | None) -> Node:
+        """One node of a target: the one of that name, else the first."""
+        nodes = self._usual if address is None else self._nodes(address)
+        return next(iter(nodes)) if name is None else nodes[name]
+
     def probe(self) -> Availability:
         reasons = []
-        for node in self._usual:
-            site = self._sites.at(node.uri)
+        # Whoever removes what a run has left may not know its targets, but where its machines are.
+        uris = dict.fromkeys([*(node.uri for node in self._usual), *(each.uri for each in self._shelf.records())])
+        for uri in uris:
             try:
-                versions = site.versions
+                versions = self._sites.at(uri).versions
             except (SystemUnavailable, LibvirtError) as error:
                 reasons.append(error)
                 continue
-            facts = {"uri": node.uri, "versions": versions}
-            return Availability(True, f"{versions}, {node.uri}", None, facts)
+            return Availability(True, f"{versions}, {uri}", None, {"uri": uri, "versions": versions})
         return Availability(False, reasons[0].message, reasons[0].hint)
 
     # -- making
 
     def prepare(self, spec: Spec, deadline: Deadline) -> str:
+        if spec.hardware.root:
+            return spec.hardware.root
         reasons: list[RexxInfraError] = []
         for node in self._nodes(spec.address):
             try:
@@ -188,6 +202,8 @@ class KvmDriver(Driver):
 
     def _base(self, site: Site, spec: Spec, deadline: Deadline) -> Base:
         """The disk that a machine of this spec starts from, on its node."""
+        if spec.hardware.root:
+            return Base("", "", spec.hardware.root)
         wanted = spec.baked or self.image(spec)
         try:
             return site.images.base(wanted, deadline)
@@ -202,7 +218,8 @@ class KvmDriver(Driver):
         if spec.channel not in (None, *_CHANNELS):
             raise UsageError(f"channel: {spec.channel!r} is none of {', '.join(_CHANNELS)}", where=self.name)
         nodes = self._nodes(spec.address)
-        with nodes.place(lease, spec, deadline, avoid=self._elsewhere(nodes, spec.shared_network)) as node:
+        avoid = {**self._elsewhere(nodes, spec.shared_network), **self._away(nodes, spec)}
+        with nodes.place(lease, spec, deadline, avoid=avoid) as node:
             return self._make_on(node, lease, spec, deadline)
 
     def _elsewhere(self, nodes: Nodes, network: str | None) -> Mapping[str, str]:
@@ -211,6 +228,17 @@ class KvmDriver(Driver):
         if network is None or home is None:
             return {}
         return {node.name: f"the network {network} is on another node" for node in nodes if node.uri != home}
+
+    def _away(self, nodes: Nodes, spec: Spec) -> Mapping[str, str]:
+        """The nodes that some disk of a machine is not on, and why the machine cannot be there."""
+        names = [disk.source for disk in spec.hardware.disks if disk.size is None and "/" not in disk.source]
+        homes = {name: self._storage.home_of(name) for name in (*names, spec.hardware.root) if name}
+        return {
+            node.name: f"the disk {name} is on another node"
+            for name, uri in homes.items()
+            for node in nodes
+            if uri not in (None, node.uri)
+        }
 
     def clone(self, machine: Resource, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
         source = self._vm(machine)
@@ -229,7 +257,7 @@ class KvmDriver(Driver):
         begin: Callable[..., None] | None = None,
     ) -> Resource:
         """Make a machine on a node; when that fails, nothing of it is left, and its last words are in the error."""
-        machine = replace(lease, id=site.node.uri, image=self.image(spec))
+        machine = replace(lease, id=site.node.uri, image=spec.hardware.root or self.image(spec))
         vm = self._vms[lease.lease] = self._new(machine, spec, site)
         vm.announce()
         try:
@@ -238,7 +266,7 @@ class KvmDriver(Driver):
             settings = [[each.nic.mac, each.setting] for each in wires]
             vm.note(cloud=base.bootable, wires=settings, address=known[0] if known else None)
             accelerated = site.accelerated(machine, deadline)
-            made = plan(machine, spec, base, site, self._disk, accelerated=accelerated, wires=wires)
+            made = plan(machine, spec, base, site, self._lookup(vm), accelerated=accelerated, wires=wires)
             (begin or self._maker.begin)(vm, made, deadline)
             if not known and any(each.nic.kind != USER for each in wires):
                 vm.note(address=next((each for each, *_ in vm.agent.addresses().values()), None))
@@ -258,8 +286,8 @@ class KvmDriver(Driver):
             raise
         return machine
 
-    def _disk(self, name: str) -> DiskSource:
-        raise UsageError(f"there is no disk {name!r}", where=self.name, hint="a size such as 1g, a path, or a volume")
+    def _lookup(self, vm: Vm) -> Lookup:
+        return lambda disk: self._storage.disk(disk, vm.node, vm.name)
 
     # -- machines
 
@@ -354,12 +382,16 @@ class KvmDriver(Driver):
             resource = Resource.from_labels(self.name, record.name, record.labels, id=record.uri, image=record.image)
             if record.uri in unheard and resource is not None:
                 found.setdefault(resource.lease, resource)
-        return [*found.values()]
+        return [*found.values(), *self._storage.list()]
 
     # -- the end
 
     def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
-        removers: Removers = {Kind.MACHINE: self._remove, Kind.NETWORK: self._remove_network}
+        removers: Removers = {
+            Kind.MACHINE: self._remove,
+            Kind.NETWORK: self._remove_network,
+            **self._storage.removers(),
+        }
         remove_all(removers, resources, deadline)
 
     def _remove(self, machine: Resource, deadline: Deadline) -> None:
@@ -396,7 +428,7 @@ class KvmDriver(Driver):
             raise UsageError(
                 "the target has one node only", where=vm.where, hint="name several: --rexx-target=kvm://host1,host2"
             )
-        return relocate(vm, nodes, self._sites, to, deadline)
+        return relocate(vm, nodes, self._sites, self._storage, to, deadline)
 
     def replace(self, machine: Resource, deadline: Deadline) -> Resource:
         """Make a machine anew whose node is dead."""
@@ -507,6 +539,10 @@ class KvmDriver(Driver):
                 found.append(site)
         return found
 
+    @property
+    def storage(self) -> KvmStorage:
+        return self._storage
+
     # -- states
 
     def snapshot(self, machine: Resource, name: str, deadline: Deadline) -> None:
@@ -563,13 +599,14 @@ class KvmDriver(Driver):
     def attach(self, machine: Resource, disk: Disk, deadline: Deadline) -> str:
         """Plug a disk in; returns the guest's name for it."""
         vm = self._vm(machine)
-        target = devices.attach_disk(vm, disk, self._disk, deadline)
+        target = devices.attach_disk(vm, disk, self._lookup(vm), deadline)
         return devices.device_of(vm, target, deadline) if vm.runs else target
 
     def detach(self, machine: Resource, disk: str, deadline: Deadline) -> None:
         """Take a disk away: by the guest's name for it, or libvirt's, or that of a volume."""
         vm = self._vm(machine)
-        devices.detach_disk(vm, devices.target_of(vm, disk, deadline), deadline)
+        target = self._storage.target(disk, vm.node, vm.name) or devices.target_of(vm, disk, deadline)
+        devices.detach_disk(vm, target, deadline)
 
     def attach_nic(self, machine: Resource, nic: Nic, deadline: Deadline) -> str:
         """Plug a network interface in and set it up; returns its MAC address."""

@@ -30,6 +30,7 @@ TARGETS = {
     "docs/states.md": "nspawn,lxc",
     "docs/systems/docker.md": "docker",
     "docs/systems/incus.md": "incus",
+    "docs/systems/kvm-storage.md": "kvm",
     "docs/systems/lxc.md": "lxc",
     "docs/systems/nspawn.md": "nspawn",
     "docs/systems/podman.md": "podman",

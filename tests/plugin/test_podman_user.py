@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import docker
 import pytest
 
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import SystemUnavailable
-from pytest_rexxinfra.images import ImageStore
 
 from .. import rootless
 from ..unit.support import REPOSITORY
@@ -59,41 +56,15 @@ def user() -> Iterator[rootless.User]:
         pytest.skip(str(error))
 
 
-def _cache(user: rootless.User) -> Path:
-    """A cache of the user's that already has the image."""
-    store = ImageStore()
-    recipe = store.find("mini")
-    assert recipe is not None
-    built = store.ensure(recipe, Deadline(600)).tar.parent
-    cache = user.home / "cache"
-    shutil.copytree(built, cache / "images" / built.name)
-    subprocess.run(["chown", "--recursive", user.name, str(cache)], check=True)
-    return cache
-
-
-def _python(user: rootless.User, folder: Path) -> tuple[str, str]:
-    """A Python that the user may run, and the path of what it imports."""
-    packages = Path(docker.__file__).parents[1]
-    shutil.copytree(REPOSITORY / "pytest_rexxinfra", folder / "pytest_rexxinfra")
-    for metadata in Path(pytest.__file__).parents[1].glob("pytest_rexxinfra-*.dist-info"):
-        shutil.copytree(metadata, folder / metadata.name)
-    path = f"{folder}:{packages}"
-    for python in (sys.executable, "/usr/bin/python3"):
-        command = user.command(python, "-c", "import pytest, docker, pytest_rexxinfra", PYTHONPATH=path)
-        if subprocess.run(command, cwd=user.home, capture_output=True, check=False).returncode == 0:
-            return python, path
-    pytest.skip("an ordinary user has no Python that can import what these tests need")
-
-
 def test_run_of_an_ordinary_user(user: rootless.User) -> None:
     folder = user.home / "work"
     folder.mkdir()
-    python, path = _python(user, folder)
+    python, path = rootless.python(user, folder, "docker")
     (folder / "test_inner.py").write_text(_TEST)
     shutil.copytree(REPOSITORY / "fixtures/rexxjs-shape", folder / "rexxjs")
     subprocess.run(["chown", "--recursive", user.name, str(folder)], check=True)
     options = ["--rexx-target=podman", "--rexx-require=podman", f"--rexx-build={folder / 'rexxjs'}"]
-    environment = {"PYTHONPATH": path, "REXX_CACHE": str(_cache(user)), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {"PYTHONPATH": path, "REXX_CACHE": str(rootless.cache(user)), "PYTHONDONTWRITEBYTECODE": "1"}
     command = user.command(python, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options, **environment)
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert "4 passed" in done.stdout, done.stdout + done.stderr

@@ -298,7 +298,7 @@ class KvmStorage:
                 )
         self._admit(pool, node)
         source = backend.source(record.volume)
-        return DiskSource(source, "raw", (), disk.bus, read_only=disk.read_only)
+        return DiskSource(source, "raw", (), disk.bus, read_only=disk.read_only, cache=backend.cache)
 
     def home_of(self, name: str) -> str | None:
         """The URI of the only node whose machines can have a disk; ``None`` when those of all can.
