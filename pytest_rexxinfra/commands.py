@@ -144,7 +144,8 @@ def _simple(words: list[str], banned: Sequence[str], own_disks: bool) -> str | N
         outputs = [_joined(word[3:]) for word in arguments if word.startswith("of=")]
         return next((f"writing to the device {each}" for each in outputs if _is_device(each, own_disks)), None)
     if name in _FORMATTING or name.partition(".")[0] == "mkfs":
-        return next((f"{name} of the device {each}" for each in map(_joined, arguments) if _is_device(each, own_disks)), None)
+        devices = [each for each in map(_joined, arguments) if _is_device(each, own_disks)]
+        return next((f"{name} of the device {each}" for each in devices), None)
     return None
 
 

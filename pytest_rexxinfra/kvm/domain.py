@@ -99,6 +99,8 @@ class Domain:
     labels: Mapping[str, str]
     document: Mapping[str, object] = field(default_factory=dict)
     console: str | None = None
+    agent: str | None = None
+    """The socket to the guest agent; left out, libvirt chooses one, whose path may be too long (unix(7))."""
     accelerated: bool = False
     vnc: bool = False
     memory_file: Memory | None = None
@@ -162,6 +164,8 @@ class Domain:
         if self.console:
             ET.SubElement(serial, "log", file=self.console, append="on")
         channel = ET.SubElement(devices, "channel", type="unix")
+        if self.agent:
+            ET.SubElement(channel, "source", mode="bind", path=self.agent)
         ET.SubElement(channel, "target", type="virtio", name=AGENT)
         ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
         for number in range(len(self.disks) + len(self.nics) + _SPARE):

@@ -77,6 +77,7 @@ class Maker:
             uuid=fixed_uuid(f"{machine.lease}{TEMPLATE}"),
             disks=[replace(plan.domain.disks[0], source=ET.Element("source", file=disk))],
             console=str(site.home.path / f"{machine.name}.log"),
+            agent=site.agent_socket(f"{machine.lease}{TEMPLATE}"),
             memory_file=Memory(ram, shared=True),
             unconfined=site.unconfined,
         )

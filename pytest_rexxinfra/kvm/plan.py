@@ -145,6 +145,7 @@ def plan(
         labels=machine.labels(),
         document=to_document(spec),
         console=str(site.home.path / f"{machine.name}.log"),
+        agent=site.agent_socket(machine.lease),
         accelerated=accelerated,
         vnc=spec.hardware.vnc,
     )

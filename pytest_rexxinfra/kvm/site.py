@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from functools import cached_property, partial
 from xml.etree import ElementTree as ET
@@ -66,6 +68,12 @@ class Site:
         numbers = self.node.ask(connection.getLibVersion), self.node.ask(connection.getVersion)
         libvirt, qemu = (f"{each // 1_000_000}.{each // 1000 % 1000}.{each % 1000}" for each in numbers)
         return f"libvirt {libvirt}, QEMU {qemu}"
+
+    def agent_socket(self, name: str) -> str | None:
+        """The socket to a machine's agent, for a user's own libvirt: below its home paths get too long."""
+        if not self.node.session:
+            return None
+        return f"{os.environ.get('XDG_RUNTIME_DIR') or tempfile.gettempdir()}/{name}.agent"
 
     @cached_property
     def unconfined(self) -> tuple[str, ...]:
