@@ -53,7 +53,7 @@ class Environment:
     def traces(self) -> Traces:
         data = self._dotfile / "machines" / self.machine / self.provider
         ids, networks = _words(data / "id"), _words(data / "created_networks")
-        return Traces(self.folder.name, ids[0] if ids else None, [*dict.fromkeys(networks)])
+        return Traces(self.folder.name, ids[0] if ids else None, tuple(dict.fromkeys(networks)))
 
     @property
     def reached(self) -> bool:
