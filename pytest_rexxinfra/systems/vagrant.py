@@ -323,6 +323,9 @@ class VagrantDriver(SshDriver):
         chosen = [f"--provision-with={','.join(provisioners)}"] if provisioners else []
         try:
             return self._vagrant(machine, "provision", *chosen, deadline=deadline)
+        except DeadlineExceeded as late:
+            late.hint = "timeout= gives it longer; what it has started goes on in the machine"
+            raise
         except ProvisionError as failure:
             raise CommandFailed(
                 failure.message, command=failure.command, output=failure.output, where=failure.where
