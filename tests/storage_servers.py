@@ -158,7 +158,8 @@ def _start_portmapper(servers: _Servers) -> None:
         # The first one given has the number 3 (sd_listen_fds).
         moved = " ".join(f"{3 + number}<&{given}" for number, given in enumerate(sockets))
         given = f"exec {moved}; LISTEN_FDS={len(sockets)} LISTEN_PID=$$ exec rpcbind -f"
-        servers.start(*_ALONE, "sh", "-c", given, sockets=sockets)
+        # Of descriptors above 9 sh(1) may know nothing.
+        servers.start(*_ALONE, "bash", "-c", given, sockets=sockets)
     servers.until(lambda: "portmapper" in _tool("rpcinfo", "-p", HOST), "rpcbind")
 
 

@@ -100,6 +100,8 @@ def migrate(
     """
     if source.uri == target.uri:
         raise UsageError(f"{name} is on {target.name} already", where=name)
+    if copy_disks:
+        prepare = _with_whole_disks(prepare)
     domain = source.domain(name)
     xml = _described(source, domain, prepare)
     reasons = [*obstacles(source, target, name, xml)]
@@ -127,6 +129,19 @@ def migrate(
     stats = _statistics(target, moved)
     downtime = stats.get("downtime", 0) / 1000 if live else seconds
     return Migrated(seconds, downtime, stats.get("data_processed", 0), live, (*files.values(),))
+
+
+def _with_whole_disks(prepare: Prepare) -> Prepare:
+    """Let the XML for the target know of no layers below disks, for what is copied there has none."""
+
+    def prepared(xml: str) -> str:
+        root = ET.fromstring(prepare(xml))
+        for disk in root.iterfind("devices/disk"):
+            for below in disk.findall("backingStore"):
+                disk.remove(below)
+        return ET.tostring(root, encoding="unicode")
+
+    return prepared
 
 
 def can_be_live(source: Node, xml: str) -> bool:
