@@ -103,6 +103,11 @@ def migrate(
     if copy_disks:
         prepare = _with_whole_disks(prepare)
     domain = source.domain(name)
+    if not copy_disks and source.local and target.local and _is_paused(source, domain):
+        # The target would open its disks when it is resumed, and the source has taken the right to them away by then.
+        raise UsageError(
+            "a paused machine stays where it is, between two libvirts of one computer", where=name, hint="resume() it"
+        )
     xml = _described(source, domain, prepare)
     reasons = [*obstacles(source, target, name, xml)]
     if reasons:
@@ -129,6 +134,10 @@ def migrate(
     stats = _statistics(target, moved)
     downtime = stats.get("downtime", 0) / 1000 if live else seconds
     return Migrated(seconds, downtime, stats.get("data_processed", 0), live, (*files.values(),))
+
+
+def _is_paused(node: Node, domain: libvirt.virDomain) -> bool:
+    return bool(node.ask(domain.state)[0] == module(node.uri).VIR_DOMAIN_PAUSED)
 
 
 def _with_whole_disks(prepare: Prepare) -> Prepare:

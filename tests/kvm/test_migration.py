@@ -324,15 +324,26 @@ def test_what_cannot_be_moved(shared: Ground) -> None:
         shared.nodes.migrate(machine, SPEC, Deadline(LIMIT), to="c")
 
 
-def test_a_guest_that_is_paused_stays_so(shared: Ground) -> None:
-    guest = Counter(shared)
-    source, target = pair(shared)
+def test_a_guest_that_is_paused_stays_so(apart: Ground) -> None:
+    guest = Counter(apart)
+    source, target = pair(apart)
     source.ask(source.domain(guest.name).suspend)
-    migrate(source, target, guest.name, Deadline(LIMIT), copy_disks=False)
+    migrate(source, target, guest.name, Deadline(LIMIT), copy_disks=True)
     there = target.domain(guest.name)
     assert target.ask(there.info)[0] == PAUSED
     target.ask(there.resume)
     guest.goes_on_at("b")
+    guest.ended()
+
+
+def test_a_guest_that_is_paused_stays_where_it_is_on_one_computer(shared: Ground) -> None:
+    guest = Counter(shared)
+    source, target = pair(shared)
+    source.ask(source.domain(guest.name).suspend)
+    with pytest.raises(UsageError, match="a paused machine stays where it is"):
+        migrate(source, target, guest.name, Deadline(LIMIT), copy_disks=False)
+    source.ask(source.domain(guest.name).resume)
+    guest.goes_on_at("a")
     guest.ended()
 
 
