@@ -56,6 +56,11 @@ class Reservation(Record):
 _RESERVED = Shelf("kvm-places", Reservation)
 
 
+def unreserve(machine: Resource) -> None:
+    """Let the place of a machine be free that will not be made any more."""
+    _RESERVED.forget(machine.name)
+
+
 @dataclass(frozen=True)
 class Lost:
     """A machine that is not there any more, or out of reach, because of its node."""

@@ -36,7 +36,7 @@ from ..kvm.latency import delay
 from ..kvm.maker import Maker
 from ..kvm.migration import Migrated
 from ..kvm.node import LibvirtError, Missing, Node
-from ..kvm.nodes import Nodes
+from ..kvm.nodes import Nodes, unreserve
 from ..kvm.plan import Lookup, plan
 from ..kvm.record import VmRecord
 from ..kvm.relocation import relocate
@@ -408,6 +408,7 @@ class KvmDriver(Driver):
             if record.impaired:
                 forget_losses(machine.lease, deadline)
         self._shelf.forget(machine.name)
+        unreserve(machine)
         self._vms.pop(machine.lease, None)
         self._pulses.pop(machine.lease, None)
         way = self._ways.pop(machine.lease, None)
