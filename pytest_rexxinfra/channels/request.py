@@ -18,6 +18,7 @@ from typing import Protocol
 
 from ..deadline import Deadline
 from ..errors import ChannelClosed, CommandTimeout, RexxInfraError
+from ..interrupts import give_way
 from .channel import CommandOutput, ran_too_long
 from .shell import KILL_DESCENDANTS
 from .stream import STDERR, STDOUT, Chunk, OnOutput, drain
@@ -73,9 +74,10 @@ def ask(requests: Requests, script: str, deadline: Deadline, what: str) -> Answe
 
 
 def await_answer(requests: Requests, job: str, deadline: Deadline, what: str) -> Answer:
-    """What became of a script that was started; raises as `ask` does."""
+    """What became of a script that was started; raises as `ask` does. A signal that ends the run ends the wait."""
     pause = _FIRST_PAUSE
     while (answer := requests.answer(job, deadline)) is None:
+        give_way()
         if deadline.passed:
             raise CommandTimeout(f"not done after {deadline.seconds:g} s", command=what)
         time.sleep(pause)

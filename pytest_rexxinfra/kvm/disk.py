@@ -35,8 +35,9 @@ def disk_from_directory(root: Path, into: Path, deadline: Deadline, size: int = 
     features = ["-O", "^metadata_csum,^64bit", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"]
     try:
         command += ["mke2fs", "-q", "-t", "ext4", "-L", "root", *features, "-m", "0", "-d", root, raw, f"{size >> 10}k"]
-        run_tool(command, deadline=deadline, where=_WHERE)
-        run_tool(["qemu-img", "convert", "-O", "qcow2", raw, into], deadline=deadline, where=_WHERE)
+        run_tool(command, deadline=deadline, where=_WHERE, giving_way=True)
+        convert: list[str | Path] = ["qemu-img", "convert", "-O", "qcow2", raw, into]
+        run_tool(convert, deadline=deadline, where=_WHERE, giving_way=True)
     except CommandFailed as error:
         raise ImageError(
             "no disk can be made of the image",
@@ -65,7 +66,7 @@ def disk_from_tar(tar: Path, into: Path, deadline: Deadline, size: int = SIZE) -
             folder,
         ]
         try:
-            run_tool(command, deadline=deadline, where=_WHERE)
+            run_tool(command, deadline=deadline, where=_WHERE, giving_way=True)
         except CommandFailed as error:
             raise ImageError(f"{tar} cannot be unpacked", output=error.output, where=_WHERE) from error
         disk_from_directory(folder, into, deadline, size)
