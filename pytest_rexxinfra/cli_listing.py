@@ -112,6 +112,8 @@ class Everything:
     """What dead runs may have half made or half removed."""
     unseen: Sequence[Found] = ()
     """What the ledger has of systems that cannot be used now."""
+    drivers: Sequence[Driver] = ()
+    """The systems that can be used."""
 
     @classmethod
     def look(cls, ledger: Ledger) -> Everything:
@@ -119,6 +121,7 @@ class Everything:
         found: list[Found] = []
         unlisted: list[tuple[Driver, Resource]] = []
         unseen: list[Found] = []
+        drivers: list[Driver] = []
         for name in registry.names():
             own = {lease: entry for lease, entry in entries.items() if entry.resource.system == name}
             driver = None
@@ -135,9 +138,10 @@ class Everything:
                     there = [entry for entry in own.values() if entry.state in _EXISTING]
                     unseen += [Found(driver, entry.resource, entry, error.message) for entry in there]
                 continue
+            drivers.append(driver)
             found += [Found(driver, each, entries.get(each.lease)) for each in listed]
             unlisted += [(driver, each) for each in lost(listed, own)]
-        return cls(_by_age(found), entries, unlisted, _by_age(unseen))
+        return cls(_by_age(found), entries, unlisted, _by_age(unseen), drivers)
 
     def named(self, name: str) -> Found:
         """One that its system lists; see `named`."""

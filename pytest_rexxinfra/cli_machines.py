@@ -179,6 +179,8 @@ def reap(dry_run: bool, expired: bool, everything: bool) -> None:
         ledger.close()
     doomed = [each for each in now.found if chosen(each)]
     _remove(doomed, dry_run)
+    for driver in () if dry_run else now.drivers:
+        driver.tidy()
     if not doomed:
         click.echo("nothing is left by dead runs")
 

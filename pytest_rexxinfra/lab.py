@@ -205,6 +205,7 @@ class Lab:
             with self.events.step(driver.name, f"remove {len(orphans)} left by dead runs"):
                 driver.destroy([*orphans, *unlisted], Deadline(_TEARDOWN))
             self.ledger.closed(each.lease for each in [*orphans, *unlisted])
+        driver.tidy()
 
     def provision(
         self,

@@ -112,6 +112,7 @@ class Sweeper:
                     driver.destroy([*listed, *(each for each in unlisted if each.lease not in removed)], Deadline(10))
                     unlisted = []
                 elif removed >= leases or time.monotonic() >= last_call:
+                    driver.tidy()
                     break
             except Exception:
                 # Whatever it was, nobody else will try again.

@@ -1,4 +1,4 @@
-"""Markers beside volumes that are being uploaded: empty volumes whose name says who does it, and until when."""
+"""Markers beside volumes that are being made: empty volumes whose name says who does it, and until when."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..model import Owner
+from ..model import LIFETIME, Owner
 
 _SEPARATOR = ".draft,"
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An upload of ``volume`` that goes on, or went on when its process died. ``expires`` is in seconds since 1970."""
+    """The making of ``volume`` that goes on, or went on when its process died. ``expires`` is in seconds since 1970."""
 
     volume: str
     owner: Owner
     expires: int
+
+    @classmethod
+    def new(cls, volume: str, seconds: float | None) -> Draft:
+        """One of this process, which takes so many seconds at most."""
+        return cls(volume, Owner.current(), int(time.time() + (seconds or LIFETIME)))
+
+    def covers(self, name: str) -> bool:
+        """Whether ``name`` is what it marks, or goes on after that: the volumes that are made then, and the marker."""
+        return name == self.volume or name.startswith(f"{self.volume}.")
 
     @property
     def name(self) -> str:

@@ -6,18 +6,16 @@ import io
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from ..deadline import Deadline
-from ..errors import SystemUnavailable, UsageError
+from ..errors import DeadlineExceeded, SystemUnavailable, UsageError
 from ..locks import locked_key
-from ..model import LIFETIME, Owner
 from .drafts import Draft, drafts_among
 from .node import LibvirtError, Missing, Node, module
 from .own_pool import NAME, OwnPool
@@ -54,8 +52,7 @@ class Home(OwnPool):
     def _whole(self) -> dict[str, libvirt.virStorageVol]:
         volumes = self._volumes()
         drafts = drafts_among(volumes)
-        hidden = {draft.volume for draft in drafts} | {draft.name for draft in drafts}
-        return {name: volume for name, volume in volumes.items() if name not in hidden}
+        return {name: volume for name, volume in volumes.items() if not any(each.covers(name) for each in drafts)}
 
     def create(
         self,
@@ -112,11 +109,18 @@ class Home(OwnPool):
             self._permissions = _permissions(int(found[1]), int(found[2])) if found else _permissions()
         return self._permissions
 
-    def upload(self, name: str, source: Path, deadline: Deadline, format: str = "raw") -> str:
+    def upload(
+        self,
+        name: str,
+        source: Path,
+        deadline: Deadline,
+        format: str = "raw",
+        then: Callable[[], object] = lambda: None,
+    ) -> str:
         """Copy a file of the controller into a new volume, holes as holes, unless it is there; returns its path.
 
-        Nobody sees the volume before it is whole. Of several who want it at once one uploads, the others wait.
-        What an upload that was killed left is removed. Raises `UsageError` when there is no such file,
+        Nobody sees the volume before it is whole, and ``then`` was called. Of several who want it at once one uploads,
+        the others wait. What an upload that was killed left is removed. Raises `UsageError` when there is no such file,
         `DeadlineExceeded`, and `LibvirtError` with the reason of the daemon, for example that the disk is full.
         """
         try:
@@ -124,7 +128,12 @@ class Home(OwnPool):
         except OSError as error:
             raise UsageError(f"{source} cannot be uploaded: {error.strerror}", where=self.node.uri) from error
         with file:
-            return self._make(name, lambda: self._fill(name, file, deadline, format), deadline)
+
+            def fill() -> None:
+                self._fill(name, file, deadline, format)
+                then()
+
+            return self._make(name, fill, deadline)
 
     def write(self, name: str, data: bytes) -> str:
         """Make a volume with these bytes, or replace it; returns its path. Nobody reads a part of them."""
@@ -134,10 +143,11 @@ class Home(OwnPool):
             file.flush()
             return self._make(name, lambda: self._fill(name, file, deadline, "raw"), deadline, replace=True)
 
-    def copy(self, source: str, name: str, deadline: Deadline) -> str:
+    def copy(self, source: str, name: str, deadline: Deadline, then: Callable[[], object] = lambda: None) -> str:
         """Make a qcow2 volume of the disk at a path of the node, complete in itself, and return its path.
 
-        Nobody may be writing to it. Raises `Missing` when no pool of the node has that path, and `LibvirtError`.
+        Nobody may be writing to it, and nobody sees the volume before ``then`` was called. Raises `Missing` when no
+        pool of the node has that path, and `LibvirtError`.
         Libvirt does not stop when the deadline has passed.
         """
 
@@ -150,19 +160,25 @@ class Home(OwnPool):
                 self.refresh()
                 volume = self.node.ask(lookup, source)
             self.do(lambda pool: pool.createXMLFrom, self._described(name, None, "qcow2"), volume, 0)
+            then()
 
         return self._make(name, convert, deadline)
 
     def _make(self, name: str, fill: Callable[[], None], deadline: Deadline, replace: bool = False) -> str:
         """The path of a volume that ``fill`` makes, if need be, seen by nobody before it is whole."""
         what = f"volume {name} of {self.node.uri}"
-        with locked_key("kvm-upload", f"{self.node.uri} {name}", deadline=deadline, what=what):
+        with self._turn(name, deadline):
             deadline.wait_for(
                 lambda: self._made(name, fill, deadline, replace),
                 f"waiting for somebody else who makes {what}",
                 hint=f"virsh -c {self.node.uri} vol-list {NAME} shows who, in the name of the draft",
             )
         return str(self.path / name)
+
+    def _turn(self, name: str, deadline: Deadline) -> AbstractContextManager[None]:
+        """The turn of one process of this user to make, or to sweep, what has a name."""
+        what = f"volume {name} of {self.node.uri}"
+        return locked_key("kvm-upload", f"{self.node.uri} {name}", deadline=deadline, what=what)
 
     def _made(self, name: str, fill: Callable[[], None], deadline: Deadline, replace: bool) -> bool:
         """Whether the volume is there, now or since before; not while another computer makes it."""
@@ -173,7 +189,7 @@ class Home(OwnPool):
             return False
         if name in volumes and not drafts and not replace:
             return True
-        mine = Draft(name, Owner.current(), int(time.time() + (deadline.remaining() or LIFETIME)))
+        mine = Draft.new(name, deadline.remaining())
         if mine not in drafts:
             self.create(mine.name, 0)
         if name in volumes:
@@ -245,12 +261,44 @@ class Home(OwnPool):
                 with suppress(Missing):
                     self.node.ask(volume.delete, 0)
 
+    def begin(self, stem: str) -> None:
+        """Let several volumes whose names are ``stem`` and an ending be made, seen by nobody before `done`.
+
+        Those that were there before are removed, and those that are made then when this process dies meanwhile.
+        """
+        with self._turn(stem, Deadline(_WRITING)):
+            self._discard(stem)
+            self.create(Draft.new(stem, None).name, 0)
+
+    def done(self, stem: str) -> None:
+        """What was begun is whole."""
+        for draft in drafts_among(self._volumes()):
+            if draft.volume == stem and draft.ours:
+                self._remove(draft.name)
+
+    def discard(self, stem: str) -> None:
+        """Remove all volumes whose names are ``stem`` and an ending, whole or not."""
+        with self._turn(stem, Deadline(_WRITING)):
+            self._discard(stem)
+
+    def _discard(self, stem: str) -> None:
+        volumes = self._volumes()
+        marks = [draft.name for draft in drafts_among(volumes) if draft.volume == stem]
+        # They are hidden by their marks to the end.
+        for name in sorted(volumes, key=marks.__contains__):
+            if name == stem or name.startswith(f"{stem}."):
+                self._remove(name)
+
     def sweep(self) -> None:
-        """Remove what dead processes left half uploaded."""
-        drafts = drafts_among(self._volumes())
-        busy = {draft.volume for draft in drafts if not draft.dead}
-        for name in {draft.volume for draft in drafts} - busy:
-            self.delete(name)
+        """Remove what dead processes left half made. Raises `LibvirtError` while libvirt still makes it."""
+        for stem in {draft.volume for draft in drafts_among(self._volumes()) if draft.dead}:
+            with suppress(DeadlineExceeded), self._turn(stem, Deadline(0)):
+                if all(draft.dead for draft in drafts_among(self._volumes()) if draft.volume == stem):
+                    self._discard(stem)
+
+    def everything(self) -> set[str]:
+        """The volumes that are there, whole or not."""
+        return {*self._volumes()}
 
     def _remove(self, name: str) -> None:
         with suppress(Missing):

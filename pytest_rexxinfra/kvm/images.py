@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 from ..deadline import Deadline
 from ..errors import ImageError
 from ..images import ImageStore
-from ..paths import cache_dir
 from .disk import FORMAT, disk_format, disk_from_directory, disk_from_tar, file_digest
 from .home import Home
 from .saved import SavedImages
+from .scratch import scratch
 
 _DISKS = (".qcow2", ".img", ".raw")
 
@@ -63,8 +62,8 @@ class KvmImages:
         volume = f"base-{key}.qcow2"
         if self._home.find(volume) is None:
             recipe = self._store.find(wanted)
-            with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-                disk = Path(scratch, "disk.qcow2")
+            with scratch() as folder:
+                disk = folder / "disk.qcow2"
                 with self._store.events.step("kvm", f"make a disk of {archive.name}"):
                     if recipe is None:
                         disk_from_tar(archive.path, disk, deadline)
@@ -92,11 +91,11 @@ class KvmImages:
         name = self.saved.find(image)
         if name is None:
             raise ImageError(f"there is no image {image!r}", where="kvm")
-        with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-            file = Path(scratch, name.bits)
+        with scratch() as folder:
+            file = folder / name.bits
             with file.open("wb") as target:
                 self._home.download(name.bits, target)
-            to.saved.add(image, lambda bits: to._home.upload(bits, file, deadline, "qcow2"))
+            to.saved.add(image, lambda bits, name: to._home.upload(bits, file, deadline, "qcow2", name))
 
 
 @cache

@@ -68,18 +68,16 @@ class SavedImages:
 
     def save(self, image: str, disk: str, deadline: Deadline) -> None:
         """Save a disk of the node, that nobody writes to, as an image; an older one of that name is replaced."""
-        self.add(image, lambda bits: self._home.copy(disk, bits, deadline))
+        self.add(image, lambda bits, name: self._home.copy(disk, bits, deadline, name))
 
-    def add(self, image: str, make: Callable[[str], object]) -> None:
-        """Give an image the bits that ``make`` puts into a volume, of which it gets the name."""
+    def add(self, image: str, make: Callable[[str, Callable[[], object]], object]) -> None:
+        """Give an image the bits that ``make`` puts into a volume, of which it gets the name.
+
+        Before anybody sees them it calls what gives them the image's name, for bits without one are removed by whoever
+        comes by.
+        """
         name = Name.new(image)
-        # First of all, for bits without a name are removed by whoever comes by.
-        self._home.create(name.volume, 0)
-        try:
-            make(name.bits)
-        except BaseException:
-            self._home.delete(name.volume)
-            raise
+        make(name.bits, lambda: self._home.create(name.volume, 0))
         self._unname(each for each in self._names() if each.image == name.image and each.token < name.token)
 
     def remove(self, image: str) -> None:
@@ -99,9 +97,16 @@ class SavedImages:
             self.collect()
 
     def collect(self) -> None:
-        """Remove bits that have no name and that no machine is over, with the templates that begin from them."""
-        names = self._home.names()
-        named = {name.bits for name in map(Name.parse, names) if name is not None}
+        """Remove bits that have no name and that no machine is over, with the templates that begin from them.
+
+        And names of bits that are not there.
+        """
+        names, everything = self._home.names(), self._home.everything()
+        known = [name for name in map(Name.parse, names) if name is not None]
+        for name in known:
+            if name.bits not in everything:
+                self._home.delete(name.volume)
+        named = {name.bits for name in known}
         bits = {each for each in names if each.startswith("image-") and each.endswith(".qcow2")}
         nameless = sorted(bits - named)
         domains = self._domains() if nameless else []

@@ -37,6 +37,11 @@ class Site:
         self._accelerated: bool | None = None
         self._lock = threading.Lock()
 
+    def tidy(self) -> None:
+        """Remove what dead processes left half made here, which must not be in the making any more."""
+        self.home.sweep()
+        self.images.saved.collect()
+
     @cached_property
     def kit(self) -> Kit:
         """The plugin's own kernel and agent, on the controller."""

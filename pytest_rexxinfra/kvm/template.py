@@ -58,8 +58,7 @@ class Templates:
     def forget(self, key: str) -> None:
         """Remove a template that turned out to be of no use."""
         self._known.pop(key, None)
-        for name in (_record(key), _state(key), _ram(key), _disk(key)):
-            self._home.delete(name)
+        self._home.discard(_stem(key))
 
     @contextmanager
     def making(self, key: str, deadline: Deadline) -> Iterator[None]:
@@ -68,8 +67,12 @@ class Templates:
             yield
 
     def prepare(self, key: str, base: str, size: int) -> tuple[str, str]:
-        """Make room for a template: its disk, over ``base``, and its memory of ``size`` bytes. What was there goes."""
-        self.forget(key)
+        """Make room for a template: its disk, over ``base``, and its memory of ``size`` bytes. What was there goes.
+
+        Until it is saved nobody sees it, and if this process dies it is swept away.
+        """
+        self._known.pop(key, None)
+        self._home.begin(_stem(key))
         return self._home.create(_disk(key), None, "qcow2", base), self._home.create(_ram(key), size)
 
     def save(self, key: str, name: str, base: str, deadline: Deadline) -> Template:
@@ -82,6 +85,7 @@ class Templates:
             state = file.read()
         self._home.write(_state(key), state)
         self._home.write(_record(key), json.dumps({"made": time.time(), "base": base}).encode())
+        self._home.done(_stem(key))
         self._known[key] = self._read(key)
         return self._known[key]
 
@@ -109,20 +113,24 @@ class Templates:
         return found
 
 
+def _stem(key: str) -> str:
+    return f"template-{key}"
+
+
 def _disk(key: str) -> str:
-    return f"template-{key}.qcow2"
+    return f"{_stem(key)}.qcow2"
 
 
 def _ram(key: str) -> str:
-    return f"template-{key}.ram"
+    return f"{_stem(key)}.ram"
 
 
 def _state(key: str) -> str:
-    return f"template-{key}.state"
+    return f"{_stem(key)}.state"
 
 
 def _record(key: str) -> str:
-    return f"template-{key}.json"
+    return f"{_stem(key)}.json"
 
 
 def is_used(path: str, domains: Callable[[], list[str]]) -> bool:

@@ -137,6 +137,12 @@ class Driver(ABC):
     def list(self) -> Sequence[Resource]:
         """Every resource in this system that carries our labels, whoever made it."""
 
+    def tidy(self) -> None:  # noqa: B027 - most systems have nothing of the kind
+        """Remove what dead processes left half made that is no resource, an image for example.
+
+        Raises `RexxInfraError` when that has to be tried again.
+        """
+
     @abstractmethod
     def enter_command(self, machine: Resource, command: Sequence[str] = (), terminal: bool = True) -> Sequence[str]:
         """The command that gives a person a shell in the machine, or runs ``command`` there.

@@ -41,6 +41,7 @@ from ..kvm.plan import Lookup, plan
 from ..kvm.record import VmRecord
 from ..kvm.relocation import relocate
 from ..kvm.remains import machines_on, remove_machine
+from ..kvm.scratch import sweep_scratch
 from ..kvm.screen import screenshot, vnc
 from ..kvm.settling import prelude
 from ..kvm.site import Site
@@ -385,6 +386,11 @@ class KvmDriver(Driver):
         return [*found.values(), *self._storage.list()]
 
     # -- the end
+
+    def tidy(self) -> None:
+        sweep_scratch()
+        for site in self._here():
+            site.tidy()
 
     def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
         removers: Removers = {

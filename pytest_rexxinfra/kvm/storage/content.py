@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from pathlib import Path
 from ...deadline import Deadline
 from ...errors import ImageError, UsageError
 from ...images import ImageStore
-from ...paths import cache_dir
 from ..disk import disk_format, disk_from_directory, disk_from_tar
+from ..scratch import scratch
 from .qemu_img import check_fits, image_size
 
 
@@ -46,8 +45,8 @@ def content(source: str | Path, size: int, images: ImageStore, where: str, deadl
         yield Content(path, format)
         return
     recipe = images.find(name)
-    with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-        disk = Path(scratch, "disk.qcow2")
+    with scratch() as folder:
+        disk = folder / "disk.qcow2"
         try:
             if recipe is None:
                 disk_from_tar(archive.path, disk, deadline, size)

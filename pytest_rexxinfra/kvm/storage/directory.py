@@ -14,6 +14,7 @@ from ...errors import UsageError
 from ...paths import cache_dir
 from ...systems.storage import PoolSource
 from ..node import Missing, module
+from ..scratch import scratch
 from ..streams import receive_sparsely, send
 from .backend import Place, refuse
 from .libvirt_pool import LibvirtPool
@@ -110,8 +111,8 @@ class Directory:
         if format == "raw":
             yield image
             return
-        with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-            raw = Path(scratch, "disk.raw")
+        with scratch() as folder:
+            raw = folder / "disk.raw"
             tool = QemuImg(self._place.where)
             with raw.open("wb") as file:
                 file.truncate(tool.size(file_image(image, format), deadline))
