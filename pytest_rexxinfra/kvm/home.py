@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import libvirt
 
 _WRITING = 60.0
+_BUSY = "asynchronous jobs"
 
 
 class Home(OwnPool):
@@ -156,8 +157,8 @@ class Home(OwnPool):
             try:
                 volume = self.node.ask(lookup, source)
             except Missing:
-                # A layer that a snapshot made, perhaps.
-                self.refresh()
+                # One that the daemon did not make, perhaps.
+                deadline.wait_for(self._refreshed, f"looking for {source}")
                 volume = self.node.ask(lookup, source)
             self.do(lambda pool: pool.createXMLFrom, self._described(name, None, "qcow2"), volume, 0)
             then()
@@ -228,6 +229,16 @@ class Home(OwnPool):
         with suppress(LibvirtError):
             self.refresh()
         return False
+
+    def _refreshed(self) -> bool:
+        """Let the daemon look at the files anew; not while it makes a volume."""
+        try:
+            self.refresh()
+        except LibvirtError as error:
+            if _BUSY not in error.message:
+                raise
+            return False
+        return True
 
     def download(self, name: str, target: BinaryIO, limit: int | None = None) -> int:
         """Copy a volume, or its first ``limit`` bytes, into a file of the controller; returns how many they were.

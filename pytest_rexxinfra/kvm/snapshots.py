@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from ..deadline import Deadline
-from ..errors import ProvisionError, UsageError
+from ..errors import ProvisionError, RexxInfraError, UsageError
 from ..model import Power
 from . import layers, power
 from .forwards import forward_all
@@ -92,14 +93,18 @@ def _forget(vm: Vm, snapshot: Snapshot, deadline: Deadline) -> None:
 
 
 def _external(vm: Vm, name: str, deadline: Deadline, memory: bool) -> Snapshot:
-    path = str(vm.site.home.path / f"{vm.name}.{secrets.token_hex(4)}.memory") if memory else None
-    if memory:
-        _send_all(vm)
-    files = layers.freeze(vm, deadline, path)
-    if path:
-        # Libvirt made it without the pool's knowledge.
-        vm.site.home.refresh()
-    return Snapshot(name, files, path)
+    if not memory:
+        return Snapshot(name, layers.freeze(vm, deadline))
+    _send_all(vm)
+    home, volume = vm.site.home, f"{vm.name}.{secrets.token_hex(4)}.memory"
+    # Made beforehand, or the pool would not know of it, and could not remove it.
+    path = home.create(volume, 0)
+    try:
+        return Snapshot(name, layers.freeze(vm, deadline, path), path)
+    except BaseException:
+        with suppress(RexxInfraError):
+            home.delete(volume)
+        raise
 
 
 def _send_all(vm: Vm) -> None:
