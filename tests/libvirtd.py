@@ -34,6 +34,9 @@ _FILES = 4096
 """Most open files; daemons close all that there may be before they start a program."""
 
 _NAMESPACES = ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
+_NETWORK = ["--net", "sh", "-c", 'mount -t sysfs none /sys && ip link set lo up && exec "$@"', "sh"]
+"""More of them, and a network of its own, of which ``/sys`` tells."""
+
 _WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 _OWN = {
     "etc": "/etc/libvirt",
@@ -89,11 +92,13 @@ class LibvirtNode:
     """A libvirt host of its own on this computer, with the CPUs, memory and network of this computer.
 
     ``images`` is the directory that it has as ``/var/lib/libvirt/images``: nodes with the same one share their storage.
+    With ``network`` it has a network of its own instead of the computer's.
     """
 
-    def __init__(self, folder: Path, name: str, images: Path | None = None) -> None:
+    def __init__(self, folder: Path, name: str, images: Path | None = None, network: bool = False) -> None:
         self.folder = folder
         self.name = name
+        self._namespaces = [*_NAMESPACES, *_NETWORK] if network else _NAMESPACES
         self._init: subprocess.Popen[bytes] | None = None
         for part in _OWN:
             (folder / part).mkdir(parents=True)
@@ -126,14 +131,14 @@ class LibvirtNode:
         self._socket.unlink(missing_ok=True)
         with (self.folder / "daemons.log").open("ab") as log:
             self._init = subprocess.Popen(
-                [*_WITH_US, *_NAMESPACES, *inside],
+                [*_WITH_US, *self._namespaces, *inside],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 cwd=Path(__file__).parents[1],
             )
-        Deadline(_STARTING).wait_for(self._up, f"libvirtd of {self.name}")
+        self.await_up()
         return self
 
     @property
@@ -152,7 +157,7 @@ class LibvirtNode:
 
     def processes(self, name: str = "") -> list[int]:
         """Its processes whose program's name begins so, as this computer numbers them."""
-        space = self._first / "ns/pid"
+        space = self.first / "ns/pid"
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -161,16 +166,24 @@ class LibvirtNode:
         return found
 
     @property
-    def _first(self) -> Path:
-        """Its process 1."""
+    def first(self) -> Path:
+        """Its process 1, in this computer's ``/proc``."""
         assert self._init is not None
         return Path("/proc", Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text().split()[0])
 
     def restart(self) -> None:
         """Kill its libvirtd, which is started again; machines go on."""
+        self.hit(signal.SIGKILL)
+        self.await_up()
+
+    def hit(self, number: signal.Signals) -> None:
+        """Send its libvirtd a signal that ends it, and wait for that; it is started again by itself."""
         [pid] = self.processes("libvirtd")
-        os.kill(pid, signal.SIGKILL)
-        Deadline(_STARTING).wait_for(lambda: self.processes("libvirtd") not in ([pid], []), "the end of libvirtd")
+        os.kill(pid, number)
+        Deadline(_STARTING).wait_for(lambda: pid not in self.processes("libvirtd"), "the end of libvirtd")
+
+    def await_up(self) -> None:
+        """Wait until its libvirtd answers."""
         Deadline(_STARTING).wait_for(self._up, f"libvirtd of {self.name}")
 
     def freeze(self) -> None:
@@ -197,7 +210,7 @@ class LibvirtNode:
 
 
 @contextmanager
-def node(name: str, images: Path | None = None) -> Iterator[LibvirtNode]:
+def node(name: str, images: Path | None = None, network: bool = False) -> Iterator[LibvirtNode]:
     """One more libvirt host, killed at the end with everything on it.
 
     Raises `SystemUnavailable` where none can be started.
@@ -207,7 +220,7 @@ def node(name: str, images: Path | None = None) -> Iterator[LibvirtNode]:
     # QEMU runs as another user, and the path of a socket is short.
     with tempfile.TemporaryDirectory(prefix="libvirt-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
-        made = LibvirtNode(Path(folder), name, images)
+        made = LibvirtNode(Path(folder), name, images, network)
         try:
             yield made.start()
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -15,10 +14,8 @@ from pathlib import Path
 from . import processes
 from .groups import ControlGroups
 from .left import Left
+from .limit import LIMIT
 from .place import Place
-
-LIMIT = float(os.environ.get("REXX_CHAOS_LIMIT", "2"))
-"""Seconds after the end of a run within which everything must be gone; more for a computer with much else to do."""
 
 _STEADY = 0.3
 _TICK = 0.1
@@ -40,16 +37,19 @@ class Census:
     """Looks for the remains of all runs whose names begin with ``token``, others' things aside.
 
     In a place of our own whatever is not others' counts, in a shared one what has the label of such a run.
-    ``state`` is where machines of ``systems`` have their folders, ``runs`` where each run has its own directory.
+    ``state`` is where machines of ``systems`` have their folders, ``shelves`` where records are besides, ``runs`` where
+    each run has its own directory. Everything is to be gone after ``limit`` seconds.
     """
 
     token: str
     place: Place
     systems: Collection[str]
     state: Path
+    shelves: Collection[Path]
     runs: Path
     groups: ControlGroups
     others: Others
+    limit: float = LIMIT
 
     def __call__(self) -> list[Left]:
         return [
@@ -60,8 +60,8 @@ class Census:
             *self._processes(),
         ]
 
-    def settle(self, since: float | None = None, limit: float = LIMIT) -> tuple[list[Left], float]:
-        """Wait until nothing is left, for ``limit`` seconds at most: what is left then, and the seconds it took.
+    def settle(self, since: float | None = None, limits: float = 1) -> tuple[list[Left], float]:
+        """Wait until nothing is left, for so many ``limits`` at most: what is left then, and the seconds it took.
 
         Nothing must be left for a while: an engine may still be making what a dead run has asked for. What
         comes even later is seen after the next run.
@@ -77,7 +77,7 @@ class Census:
             elif clean is None:
                 clean = now
             late = (now if clean is None else clean) - since
-            if late > limit:
+            if late > limits * self.limit:
                 return last, late
             if clean is not None and now - clean >= _STEADY:
                 return [], late
@@ -90,9 +90,9 @@ class Census:
         return self.place.private or run.startswith(self.token)
 
     def _folders(self) -> Iterator[Left]:
-        for system in self.systems:
+        for shelf in (*(self.state / system for system in self.systems), *self.shelves):
             with suppress(FileNotFoundError):
-                for folder in (self.state / system).iterdir():
+                for folder in shelf.iterdir():
                     if not self._spared(folder):
                         text = f"{folder} of run {_run_of(folder)}, with {_contents(folder)}"
                         yield Left("directory", str(folder), text)
@@ -155,8 +155,8 @@ class Census:
 
 
 _ORDER = [
-    *("process", "pod", "container", "storage", "mount", "directory"),
-    *("control group", "network", "volume", "image", "interface"),
+    *("domain", "process", "pod", "container", "storage", "mount", "directory", "control group", "network"),
+    *("volume", "pool", "secret", "image", "interface", "file", "table"),
 ]
 
 

@@ -62,11 +62,16 @@ class Enclosure:
 
     def links(self) -> list[str]:
         """Names of the network interfaces inside, but for the loopback."""
-        lines = Path(f"/proc/{self._inside}/net/dev").read_text().splitlines()[2:]
-        return sorted({line.partition(":")[0].strip() for line in lines} - {"lo"})
+        return interfaces(Path(f"/proc/{self._inside}"))
 
     def close(self) -> None:
         """End the namespaces with everything in them."""
         assert self._holder.stdin is not None
         self._holder.stdin.close()
         self._holder.wait(_END)
+
+
+def interfaces(process: Path) -> list[str]:
+    """Names of the network interfaces that a process sees, by its folder in ``/proc``, but for the loopback."""
+    lines = (process / "net/dev").read_text().splitlines()[2:]
+    return sorted({line.partition(":")[0].strip() for line in lines} - {"lo"})

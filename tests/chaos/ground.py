@@ -16,11 +16,13 @@ from pathlib import Path
 from pytest_rexxinfra.ledger import Ledger
 
 from . import processes
-from .census import LIMIT, Census, Others
-from .engine import Engine, PrivateEngine
+from .census import Census, Others
+from .engine import Engine
 from .groups import ControlGroups
+from .libvirt_host import LibvirtHost
+from .libvirt_strangers import Domains
 from .neighbour import Neighbour
-from .place import Place
+from .place import DaemonPlace, Place
 from .run import Run
 from .strangers import Containers, Folder, Strangers
 from .terrain import Terrain
@@ -43,6 +45,12 @@ class Site:
     def engine(self) -> Engine:
         """The place, which must be an engine."""
         assert isinstance(self.place, Engine)
+        return self.place
+
+    @property
+    def daemon(self) -> DaemonPlace:
+        """The place, which must have a daemon that can be hit."""
+        assert isinstance(self.place, DaemonPlace)
         return self.place
 
 
@@ -93,8 +101,8 @@ class Ground:
 
     @cached_property
     def mortal(self) -> Site:
-        """The engine that is hit. The neighbour is not in it: a crash of dockerd ends all containers."""
-        return self._site(PrivateEngine(self.folder / "mortal"))
+        """The place whose daemon is hit. The neighbour is not in it, unless its machines outlive a crash."""
+        return self.steady if self.terrain.outlive else self._site(self.terrain.place(self.folder / "mortal"))
 
     def bury_mortal(self) -> None:
         """Let go of an engine that is broken; the next one to be hit is a new one."""
@@ -114,10 +122,13 @@ class Ground:
         if left:
             raise RuntimeError(f"an undisturbed run leaves {', '.join(map(str, left))}")
         token = f"{self.token}-{next(self._numbers)}"
-        if isinstance(place, Engine):
-            site.strangers.append(Containers(place, token))
+        match place:
+            case Engine():
+                site.strangers.append(Containers(place, token))
+            case LibvirtHost():
+                site.strangers.append(Domains(place, token))
         for system in self.terrain.systems:
-            if (self.state / system).is_dir():
+            if (self.state / system).is_dir() and not isinstance(place, LibvirtHost):
                 site.strangers.append(Folder(self.state, system, token))
         site.standing.update(_there(place), *(each.ids for each in site.strangers))
         self.others.ids |= site.standing
@@ -125,7 +136,9 @@ class Ground:
 
     def _warm(self, place: Place) -> None:
         """Let the systems get the images that all runs share."""
-        run = self.run(place, f"warm.{next(self._numbers)}", "suite_work.py", "-k", "deploy_before or booted")
+        run = self.run(
+            place, f"warm.{next(self._numbers)}", "suite_work.py", "-k", "deploy_before or booted", REXX_CHAOS_SHARE="1"
+        )
         try:
             if not run.wait(_LONGEST) or run.status != 0:
                 raise RuntimeError(f"an undisturbed run does not succeed:\n{run.output()}")
@@ -167,7 +180,8 @@ class Ground:
             **clean,
             **place.environment,
             processes.MARK: token,
-            "REXX_CHAOS_LIMIT": str(LIMIT),
+            "REXX_CHAOS_LIMIT": str(self.terrain.limit),
+            "REXX_CHAOS_SHARE": str(self.terrain.share),
             "REXX_RUN_ID": token,
             "REXX_STATE": str(self.state),
             "REXX_LEDGER": str(self.folder / "ledger.sqlite"),
@@ -198,11 +212,23 @@ class Ground:
     def census(self, site: Site, others: Others | None = None) -> Census:
         """The search for what runs have left."""
         others = others or self.others
-        return Census(self.token, site.place, self.terrain.systems, self.state, self._runs, self._groups, others)
+        shelves = [self.folder / each for each in self.terrain.shelves]
+        return Census(
+            self.token,
+            site.place,
+            self.terrain.systems,
+            self.state,
+            shelves,
+            self._runs,
+            self._groups,
+            others,
+            self.terrain.limit,
+        )
 
     def complaints(self, site: Site, *, crashed: bool = False) -> list[str]:
-        """What happened to the neighbour and to strangers; ``crashed`` says that dockerd did."""
-        found = (self.neighbour.complaint(), *(each.complaint(running=not crashed) for each in site.strangers))
+        """What happened to the neighbour and to strangers; ``crashed`` says that the daemon did."""
+        running = self.terrain.outlive or not crashed
+        found = (self.neighbour.complaint(), *(each.complaint(running=running) for each in site.strangers))
         return [complaint for complaint in found if complaint]
 
     def logs(self, token: str) -> str:

@@ -72,6 +72,7 @@ class Neighbour:
 
 def _live(target: str) -> None:
     from pytest_rexxinfra import Capability, Lab, Machine, Settings, Spec
+    from pytest_rexxinfra.kvm.machine import VirtualMachine
 
     def say(text: str) -> None:
         print(text, flush=True)
@@ -80,10 +81,18 @@ def _live(target: str) -> None:
         if Capability.NETWORKS not in lab.driver(system).capabilities:
             machine = lab.provision(system)
             return machine, {system: machine.resource.name}
-        network, volume = lab.network(system), lab.volume(system)
+        network = lab.network(system)
+        made = {f"{system} network": network}
+        if Capability.STORAGE in lab.driver(system).capabilities:
+            disk = lab.storage("dir", target=system).create("mine", "1m")
+            machine = lab.provision(system, Spec.of(network=network))
+            assert isinstance(machine, VirtualMachine)
+            machine.attach(disk)
+            return machine, {**made, f"{system} disk": str(disk), system: machine.resource.name}
+        volume = lab.volume(system)
         machine = lab.provision(system, Spec.of(network=network, volumes=[f"{volume}:/data"]))
         machine.write("/data/mine", "in the volume")
-        return machine, {f"{system} network": network, f"{system} volume": volume, system: machine.resource.name}
+        return machine, {**made, f"{system} volume": volume, system: machine.resource.name}
 
     def look(lab: Lab, machines: Mapping[str, Machine], made: Mapping[str, str]) -> str:
         for name, machine in machines.items():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from signal import Signals
+from typing import Protocol, runtime_checkable
 
 from .enclosure import Enclosure
 from .left import Counts, Left
@@ -44,6 +45,17 @@ class Place(Protocol):
         """Let go of it."""
 
 
+@runtime_checkable
+class DaemonPlace(Place, Protocol):
+    """A place with a daemon that can be hit."""
+
+    def hit(self, number: Signals) -> None:
+        """Send the daemon a signal and wait for its end."""
+
+    def start(self) -> None:
+        """Start the daemon, unless it does so by itself, and wait until it answers."""
+
+
 class Computer:
     """The computer itself, with a network of our own, for systems without a daemon."""
 
@@ -68,10 +80,10 @@ class Computer:
         return "a network namespace of its own"
 
     def remains(self, counts: Counts) -> Iterator[Left]:
-        return links(self._enclosure, counts)
+        return links(self._enclosure.links(), counts)
 
     def remove(self, left: Left) -> None:
-        unlink(self._enclosure, left)
+        unlink(self.words, left)
 
     def unbake(self) -> None:
         """There is nothing to forget: these systems show a build in a machine, and bake none."""
@@ -83,14 +95,13 @@ class Computer:
         self._enclosure.close()
 
 
-def links(enclosure: Enclosure, counts: Counts) -> Iterator[Left]:
-    """Network interfaces that should be gone."""
-    for name in enclosure.links():
+def links(names: Iterable[str], counts: Counts) -> Iterator[Left]:
+    """Those of the network interfaces that should be gone."""
+    for name in names:
         if counts(name, None):
             yield Left("interface", name, name)
 
 
-def unlink(enclosure: Enclosure, left: Left) -> None:
-    """Remove a network interface."""
-    command = [*enclosure.words("net"), "ip", "link", "del", left.id]
-    subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
+def unlink(words: Sequence[str], left: Left) -> None:
+    """Remove a network interface, where ``words`` before a command lead to."""
+    subprocess.run([*words, "ip", "link", "del", left.id], stderr=subprocess.DEVNULL, check=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,7 +30,7 @@ class Victim(StrEnum):
     WORKER = "worker"
     REAPER = "reaper"
     BOTH = "reaper+controller"
-    DOCKERD = "dockerd"
+    DAEMON = "daemon"
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,14 @@ KILL = Blow("SIGKILL", signal.SIGKILL)
 RESTART = Blow("restart", signal.SIGTERM, again=True)
 
 STROKES: tuple[tuple[Victim, Blow, int], ...] = (
-    (Victim.CONTROLLER, INT, 0),
     (Victim.CONTROLLER, KILL, 4),
+    (Victim.CONTROLLER, INT, 0),
     (Victim.GROUP, INT, 4),
     (Victim.REAPER, KILL, 0),
     (Victim.CONTROLLER, TERM, 0),
     (Victim.GROUP, KILL, 4),
     (Victim.CONTROLLER, INT_TWICE, 4),
-    (Victim.DOCKERD, KILL, 0),
+    (Victim.DAEMON, KILL, 0),
     (Victim.CONTROLLER, HUP, 0),
     (Victim.WORKER, KILL, 4),
     (Victim.CONTROLLER, TERM, 4),
@@ -70,7 +72,7 @@ STROKES: tuple[tuple[Victim, Blow, int], ...] = (
     (Victim.CONTROLLER, INT_TWICE, 0),
     (Victim.GROUP, HUP, 4),
     (Victim.CONTROLLER, TERM_TWICE, 4),
-    (Victim.DOCKERD, RESTART, 4),
+    (Victim.DAEMON, RESTART, 4),
     (Victim.GROUP, KILL, 0),
     (Victim.WORKER, TERM, 4),
     (Victim.CONTROLLER, HUP, 4),
@@ -111,7 +113,7 @@ class Plan:
     @property
     def remedy(self) -> str | None:
         """What may be needed before everything is gone: nobody is left to clean up, or nothing to do it with."""
-        if self.victim not in (Victim.BOTH, Victim.DOCKERD):
+        if self.victim not in (Victim.BOTH, Victim.DAEMON):
             return None
         return "next run" if self.next_run else "reap"
 
@@ -126,7 +128,7 @@ class Plan:
 
 def strokes(terrain: Terrain) -> Sequence[tuple[Victim, Blow, int]]:
     """The strokes that have a victim there."""
-    return [stroke for stroke in STROKES if stroke[0] is not Victim.DOCKERD or "docker" in terrain.systems]
+    return [stroke for stroke in STROKES if stroke[0] is not Victim.DAEMON or terrain.daemon]
 
 
 def plan(number: int, seed: str, terrain: Terrain) -> Plan:
@@ -144,7 +146,7 @@ def plan(number: int, seed: str, terrain: Terrain) -> Plan:
         blow=blow,
         workers=workers,
         phase=phase,
-        event=dice.randint(1, _LAST_EVENT[phase]),
+        event=dice.randint(1, math.ceil(_LAST_EVENT[phase] * terrain.share)),
         delay=dice.uniform(0, _LONGEST_DELAY),
         gap=dice.choice((0.0, dice.uniform(0.02, 0.4), 1.0)) if victim is Victim.BOTH else dice.uniform(0.02, 0.4),
         bake=phase is Phase.DEPLOY and dice.random() < 0.5,
@@ -155,9 +157,22 @@ def plan(number: int, seed: str, terrain: Terrain) -> Plan:
 def plans(seed: str, terrain: Terrain, count: int | None = None) -> list[Plan]:
     """The first ``count`` runs; as many as the terrain has rounds by default.
 
-    Fewer than one round are spread over victims and phases by a step that divides no number of strokes.
+    Fewer than one round hit one victim after the other, in one phase after the other.
     """
-    each = len(strokes(terrain))
+    choice = strokes(terrain)
+    each = len(choice)
     count = int(each * terrain.rounds) if count is None else count
-    numbers = range(count) if count >= each else [2 * turn * each + 5 * turn % each for turn in range(count)]
-    return [plan(number, seed, terrain) for number in numbers]
+    if count >= each:
+        return [plan(number, seed, terrain) for number in range(count)]
+    spread = enumerate(_by_turns(choice)[:count])
+    return [plan((turn - place) % len(Phase) * each + place, seed, terrain) for turn, place in spread]
+
+
+def _by_turns(choice: Sequence[tuple[Victim, Blow, int]]) -> list[int]:
+    """The places of all strokes, so that each victim comes once before any comes again."""
+    seen: Counter[Victim] = Counter()
+    turns = []
+    for place, (victim, *_) in enumerate(choice):
+        turns.append((seen[victim], place))
+        seen[victim] += 1
+    return [place for _, place in sorted(turns)]

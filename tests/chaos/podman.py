@@ -108,7 +108,7 @@ class PodmanEngine(Engine):
 
     def remains(self, counts: Counts) -> Iterator[Left]:
         yield from super().remains(counts)
-        yield from links(self._enclosure, counts)
+        yield from links(self._enclosure.links(), counts)
         for pod in self._libpod("/pods/json").json():
             if counts(pod["Id"], pod["Labels"]):
                 yield Left("pod", pod["Id"], f"{pod['Name']} of run {(pod['Labels'] or {}).get('rexxinfra.run')}")
@@ -131,7 +131,7 @@ class PodmanEngine(Engine):
     def remove(self, left: Left) -> None:
         match left.kind:
             case "interface":
-                unlink(self._enclosure, left)
+                unlink(self._enclosure.words("net"), left)
             case "storage":
                 subprocess.run([*self._enclosure.words("mount"), "umount", "--lazy", left.id], check=False)
             case "pod":

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from pytest_rexxinfra.model import process_start
 
-from .engine import PrivateEngine
 from .ground import Site
 from .plan import Plan, Victim
 from .run import Event, Missed, Run, Unprotected
@@ -33,11 +32,10 @@ def strike(plan: Plan, run: Run, event: Event, site: Site, token: str) -> None:
             _reapers(plan, run, token)
             time.sleep(plan.gap)
             _controller(plan, run)
-        case Victim.DOCKERD:
-            assert isinstance(site.place, PrivateEngine)
-            site.place.hit(plan.blow.signal)
+        case Victim.DAEMON:
+            site.daemon.hit(plan.blow.signal)
             if plan.blow.again:
-                site.place.start()
+                site.daemon.start()
 
 
 def _controller(plan: Plan, run: Run) -> None:

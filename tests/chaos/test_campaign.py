@@ -39,8 +39,8 @@ def too_many_late(outcomes: Sequence[Outcome]) -> bool:
     scope="session",
 )
 def test_nothing_is_left(plan: Plan, ground: Ground, outcomes: list[Outcome]) -> None:
-    if plan.victim is Victim.DOCKERD and ground.obstacle:
-        pytest.skip(f"no dockerd of our own to kill: {ground.obstacle}")
+    if plan.victim is Victim.DAEMON and ground.obstacle:
+        pytest.skip(f"no daemon of our own to kill: {ground.obstacle}")
     outcome = conduct(plan, ground)
     outcomes.append(outcome)
     if not outcome.ok:

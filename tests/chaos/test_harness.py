@@ -18,9 +18,10 @@ from pytest_rexxinfra.model import Kind, Resource
 from pytest_rexxinfra.systems.cgroup import Cgroup
 
 from . import processes
-from .census import LIMIT, Census
+from .census import Census
 from .engine import Broken, PrivateEngine
 from .ground import Ground
+from .limit import LIMIT
 from .place import Computer
 from .plan import KILL, Phase, Plan, Victim, plan, plans, strokes
 from .podman import PodmanEngine
@@ -291,7 +292,7 @@ def test_another_engine_is_hit_when_one_broke_for_good(ground: Ground, monkeypat
         usual(engine)
 
     monkeypatch.setattr(PrivateEngine, "start", start)
-    hit = replace(plan(0, "harness", DOCKER), victim=Victim.DOCKERD, blow=KILL, phase=Phase.CREATE, event=1)
+    hit = replace(plan(0, "harness", DOCKER), victim=Victim.DAEMON, blow=KILL, phase=Phase.CREATE, event=1)
     outcome = conduct(hit, ground)
     assert outcome.ok, str(outcome)
     assert ground.mortal is not first
@@ -357,9 +358,7 @@ def test_a_short_campaign_has_something_of_everything(terrain: Terrain) -> None:
 
 
 def test_only_where_there_is_a_dockerd_it_is_hit() -> None:
-    assert [name for name, each in TERRAINS.items() if any(v is Victim.DOCKERD for v, *_ in strokes(each))] == [
-        "docker"
-    ]
+    assert [name for name, each in TERRAINS.items() if any(v is Victim.DAEMON for v, *_ in strokes(each))] == ["docker"]
 
 
 def test_a_plan_can_be_repeated_alone() -> None:

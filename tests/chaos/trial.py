@@ -6,8 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from .census import LIMIT
-from .engine import Broken, PrivateEngine
+from .engine import Broken
 from .ground import Ground, Site
 from .plan import Phase, Plan, Victim
 from .run import Event, Missed, Run, Unprotected
@@ -15,7 +14,9 @@ from .strike import strike
 
 _REACHES = 60.0
 _ENDS = 30.0
-_LATE = 3 * LIMIT
+_LATE = 3
+"""Times the limit: what is left then stays."""
+
 _TRIES = 3
 
 
@@ -52,7 +53,7 @@ def conduct(plan: Plan, ground: Ground, suite: str = "suite_work.py") -> Outcome
     """Carry out a plan, and again when its moment or its victim did not come, or the engine broke for good."""
     for _ in range(_TRIES):
         outcome = Outcome(plan)
-        site = ground.mortal if plan.victim is Victim.DOCKERD else ground.steady
+        site = ground.mortal if plan.victim is Victim.DAEMON else ground.steady
         try:
             missed = _try(plan, ground, site, ground.name(plan.number), suite, outcome)
         except Broken as reason:
@@ -111,10 +112,9 @@ def _wanted(event: Event, plan: Plan) -> bool:
 
 
 def _judge(plan: Plan, ground: Ground, site: Site, name: str, outcome: Outcome, ended: float) -> None:
-    crashed = plan.victim is Victim.DOCKERD
+    crashed = plan.victim is Victim.DAEMON
     if crashed and not plan.blow.again:
-        assert isinstance(site.place, PrivateEngine)
-        site.place.start()
+        site.daemon.start()
         ended = time.monotonic()
     census = ground.census(site)
     left, outcome.clean_up = census.settle(ended)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import random
 import signal
@@ -71,8 +72,11 @@ def pytest_sessionfinish() -> None:
     mark("teardown", "session")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Another order in each run; tests that deploy come first when a deployment is what is wanted."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Another order in each run, and a share of the tests; those that deploy come first when that is what is wanted."""
     random.Random(os.environ["REXX_CHAOS_SUITE"]).shuffle(items)
     wanted = os.environ.get("REXX_CHAOS_FIRST") or "no such test"
     items.sort(key=lambda item: wanted not in item.name)
+    count = math.ceil(len(items) * float(os.environ["REXX_CHAOS_SHARE"]))
+    config.hook.pytest_deselected(items=items[count:])
+    del items[count:]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 
-from pytest_rexxinfra import Lab
+from pytest_rexxinfra import Capability, Lab
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.model import Kind, Owner, Resource
 
@@ -16,7 +16,14 @@ from .beacon import mark
 def test_leak(rexx_lab: Lab) -> None:
     system = rexx_lab.targets[0].system
     subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
-    forgotten = Resource.lease_for(system, Kind.VOLUME, rexx_lab.run_id, owner=Owner("elsewhere", 1, 1, "", ""))
-    rexx_lab.driver(system).create_volume(forgotten, Deadline(10))
+    driver = rexx_lab.driver(system)
+    volumes = Capability.VOLUMES in driver.capabilities
+    forgotten = Resource.lease_for(
+        system,
+        Kind.VOLUME if volumes else Kind.NETWORK,
+        rexx_lab.run_id,
+        owner=Owner("elsewhere", 1, 1, "", ""),
+    )
+    (driver.create_volume if volumes else driver.create_network)(forgotten, Deadline(10))
     mark("test", "leak")
     threading.Event().wait(10)

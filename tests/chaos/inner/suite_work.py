@@ -8,6 +8,7 @@ import random
 import pytest
 
 from pytest_rexxinfra import Capability, Lab, Machine, RexxRuntime, Target
+from pytest_rexxinfra.kvm.machine import VirtualMachine
 from pytest_rexxinfra.session import Provisioner
 
 from .beacon import mark
@@ -48,7 +49,8 @@ def test_deploy_later(machine: Machine, number: int) -> None:
 
 
 def test_booted(provision: Provisioner, can: frozenset[Capability]) -> None:
-    if Capability.BOOT in can:
+    # A computer of its own may boot for half a minute.
+    if Capability.BOOT in can and Capability.HARDWARE not in can:
         work(provision("booted", boot=True, image="debian-12"), "booted")
 
 
@@ -62,7 +64,13 @@ def test_states(machine: Machine, provision: Provisioner, can: frozenset[Capabil
         machine.pause()
         mark("test", "paused")
         machine.resume()
-    if Capability.SNAPSHOT in can:
+    if Capability.SAVE_STATE in can:
+        machine.save_state("before")
+        mark("test", "saved")
+        work(machine, "changed")
+        machine.restore_state("before")
+        mark("test", "restored")
+    elif Capability.SNAPSHOT in can:
         machine.snapshot("before")
         mark("test", "snapshot")
         work(machine, "changed")
@@ -76,9 +84,28 @@ def test_together(provision: Provisioner, can: frozenset[Capability]) -> None:
     if Capability.NETWORKS not in can:
         work(provision("alone"), "alone")
         return
-    network, volume = provision.network(), provision.volume()
-    first = provision("first", network=network, volumes=[f"{volume}:/data"])
-    second = provision("second", network=network, volumes=[f"{volume}:/data"])
-    first.write("/data/word", "passed on")
+    network = provision.network()
+    volumes = [f"{provision.volume()}:/data"] if Capability.VOLUMES in can else []
+    first = provision("first", network=network, volumes=volumes)
+    second = provision("second", network=network, volumes=volumes)
+    if volumes:
+        first.write("/data/word", "passed on")
     work(first, "first")
-    assert second.read("/data/word") == b"passed on"
+    assert not volumes or second.read("/data/word") == b"passed on"
+
+
+def test_disks(provision: Provisioner, can: frozenset[Capability]) -> None:
+    if Capability.HARDWARE not in can:
+        return
+    disk = provision.storage("dir").create("data", "2m")
+    machine = provision("disks")
+    assert isinstance(machine, VirtualMachine)
+    work(machine, "disks")
+    for _ in range(2):
+        place = machine.attach(disk)
+        mark("test", "attached")
+        assert machine.run(f"echo kept >{place}; sync").ok
+        machine.detach(disk)
+        mark("test", "detached")
+    machine.attach("1m")
+    work(machine, "plugged")
