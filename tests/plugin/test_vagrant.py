@@ -84,8 +84,9 @@ Vagrant.configure('2') do |config|
     docker.image = IMAGE
     docker.pull = false
     docker.has_ssh = true
-    docker.cmd = ['/bin/sh', '-c', 'mkdir -p /run/sshd; echo "$0" >/run/keys; ssh-keygen -A; ' \\
-                  'exec /usr/sbin/sshd -D -o AuthorizedKeysFile=/run/keys', KEY]
+    docker.cmd = ['/bin/sh', '-c', 'mkdir -p /run/sshd; echo "$0" >/run/keys; ' \\
+                  'ssh-keygen -q -t ed25519 -N "" -f /run/host_key; ' \\
+                  'exec /usr/sbin/sshd -D -o HostKey=/run/host_key -o AuthorizedKeysFile=/run/keys', KEY]
   end
   {body}
 end
