@@ -22,6 +22,8 @@ from pytest_rexxinfra.kvm.kit import kit
 from pytest_rexxinfra.locks import locked
 from pytest_rexxinfra.tools import run_tool
 
+from . import libvirtd
+
 PACKAGES = "vagrant vagrant-libvirt libvirt-clients libvirt-daemon-system qemu-system-x86 qemu-utils e2fsprogs"
 """What the computer must have, as Debian and Ubuntu name it."""
 
@@ -88,6 +90,8 @@ def box() -> Path:
     missing = [each for each in ("vagrant", "virsh", "mke2fs", "qemu-img") if shutil.which(each) is None]
     if missing or os.geteuid() != 0:
         raise SystemUnavailable("no box can be made", where="vagrant", hint=f"as root: apt-get install {PACKAGES}")
+    if not libvirtd.answers():
+        raise SystemUnavailable("no libvirtd runs", where="vagrant", hint="python -m tests.libvirtd --wait")
     deadline, events = Deadline(_MAKING), Events()
     archive = ImageStore(events=events).archive(_IMAGE, deadline)
     assert archive is not None
