@@ -79,7 +79,7 @@ STROKES: tuple[tuple[Victim, Blow, int], ...] = (
     (Victim.BOTH, KILL, 0),
     (Victim.GROUP, INT_TWICE, 4),
 )
-"""Victim, blow and number of workers; each of them comes once with every phase in four rounds."""
+"""Victim, blow and most workers; each of them comes once with every phase in four rounds."""
 
 _LONGEST_DELAY = 0.15
 _LAST_EVENT = {Phase.CREATE: 5, Phase.DEPLOY: 2, Phase.TEST: 5, Phase.TEARDOWN: 4}
@@ -144,7 +144,7 @@ def plan(number: int, seed: str, terrain: Terrain) -> Plan:
         seed=seed,
         victim=victim,
         blow=blow,
-        workers=workers,
+        workers=min(workers, terrain.workers),
         phase=phase,
         event=dice.randint(1, math.ceil(_LAST_EVENT[phase] * terrain.share)),
         delay=dice.uniform(0, _LONGEST_DELAY),

@@ -21,8 +21,8 @@ class Terrain:
     ``shared`` gives one that is there anyway. With ``rounds`` every stroke, or that part of them, comes by default.
 
     ``daemon`` is what a place of our own has that can be hit, `DaemonPlace`; machines that ``outlive`` it go on then.
-    ``shelves`` are folders of records beside those named after the systems, and within ``limit`` seconds after the end
-    of a run everything must be gone. Each run has a ``share`` of the suite, for places where all takes long.
+    ``shelves`` are folders of records beside those named after the systems. Everything takes ``slowness`` times as long
+    as elsewhere; so each run has a ``share`` of the suite, and ``workers`` at most.
     """
 
     name: str
@@ -34,8 +34,14 @@ class Terrain:
     daemon: str | None = None
     outlive: bool = False
     shelves: tuple[str, ...] = ()
-    limit: float = LIMIT
+    slowness: float = 1
     share: float = 1
+    workers: int = 4
+
+    @property
+    def limit(self) -> float:
+        """Seconds after the end of a run within which everything must be gone."""
+        return LIMIT * self.slowness
 
 
 _ALL = (
@@ -52,7 +58,9 @@ _ALL = (
         daemon="libvirtd",
         outlive=True,
         shelves=("state/kvm-places", "storage-pools", "storage-disks"),
+        slowness=2,
         share=0.5,
+        workers=2,
     ),
 )
 

@@ -82,7 +82,7 @@ def _try(plan: Plan, ground: Ground, site: Site, name: str, suite: str, outcome:
     missed = None
     began = time.monotonic()
     try:
-        event = run.await_event(plan.event, lambda event: _wanted(event, plan), _REACHES)
+        event = run.await_event(plan.event, lambda event: _wanted(event, plan), _REACHES * ground.terrain.slowness)
         time.sleep(plan.delay)
         began = time.monotonic()
         strike(plan, run, event, site, token)
@@ -93,8 +93,9 @@ def _try(plan: Plan, ground: Ground, site: Site, name: str, suite: str, outcome:
     except BaseException:
         run.close()
         raise
-    if not run.wait(_ENDS):
-        outcome.complaints.append(f"the run still goes on {_ENDS:g} s after the blow")
+    ends = _ENDS * ground.terrain.slowness
+    if not run.wait(ends):
+        outcome.complaints.append(f"the run still goes on {ends:g} s after the blow")
         outcome.story += f"--- where it is ---\n{run.stacks(token)}\n"
     run.close()
     ended = time.monotonic()
@@ -137,7 +138,7 @@ def _remedy(plan: Plan, ground: Ground, site: Site, name: str) -> str:
         return f"rexxinfra reap: status {done.returncode}\n{done.stdout}{done.stderr}"
     run = ground.run(site.place, f"{name}.next", "suite_next.py")
     try:
-        ended = run.wait(_ENDS)
+        ended = run.wait(_ENDS * ground.terrain.slowness)
         return f"the next run {'ended' if ended else 'does not end'}, status {run.status}:\n{run.output(15)}\n"
     finally:
         run.close()
