@@ -17,13 +17,15 @@ import pytest
 from pytest_rexxinfra.model import Kind, Resource
 from pytest_rexxinfra.systems.cgroup import Cgroup
 
-from . import processes
+from . import processes, trial
 from .census import Census
 from .engine import Broken, PrivateEngine
 from .ground import Ground
+from .libvirt_host import LibvirtHost
+from .libvirt_strangers import Domains, begin, domain_xml
 from .limit import LIMIT
 from .place import Computer
-from .plan import KILL, Phase, Plan, Victim, plan, plans, strokes
+from .plan import KILL, RESTART, Phase, Plan, Victim, plan, plans, strokes
 from .podman import PodmanEngine
 from .report import table, text
 from .strangers import Containers, Folder
@@ -33,6 +35,7 @@ from .trial import Outcome, conduct
 
 LABELS = "rexxinfra.run"
 DOCKER = TERRAINS["docker"]
+_SHORT = 0.6
 
 
 def on(*terrains: str) -> pytest.MarkDecorator:
@@ -61,13 +64,19 @@ def folder(ground: Ground) -> Path:
     return ground.state / ground.terrain.systems[-1] / "rexx-m1-0123456789ab"
 
 
+def libvirt_host(ground: Ground) -> LibvirtHost:
+    place = ground.steady.place
+    assert isinstance(place, LibvirtHost)
+    return place
+
+
 def kinds(census: Census) -> list[str]:
     return sorted({each.kind for each in census()})
 
 
 def stays(census: Census) -> bool:
-    left, took = census.settle()
-    return bool(left) and took >= 2
+    left, took = replace(census, limit=_SHORT).settle()
+    return bool(left) and took >= _SHORT
 
 
 @on_engines
@@ -188,6 +197,72 @@ def test_a_mount_is_found(census: Census, folder: Path) -> None:
     assert kinds(census) == ["directory", "mount"]
 
 
+@on("kvm")
+def test_what_a_machine_has_of_libvirt_is_found(census: Census, ground: Ground) -> None:
+    """A domain of our labels and one without, with what libvirt makes for them, and a file that it does not know of."""
+    host = libvirt_host(ground)
+    labels = Resource.lease_for("kvm", Kind.MACHINE, ground.token_of("leak")).labels()
+    for name, each in (("rexx-one", labels), ("other", {})):
+        begin(host, domain_xml(name, each))
+    host.pool.joinpath("rexx-one.qcow2").touch()
+    assert kinds(census) == ["domain", "file", "process", "volume"]
+    assert stays(census)
+
+
+@on("kvm")
+def test_what_is_defined_only_is_found(census: Census, ground: Ground) -> None:
+    host = libvirt_host(ground)
+    ask, connection = host.node.ask, host.node.connection
+    ask(connection.defineXML, domain_xml("other", {}))
+    ask(connection.networkDefineXML, "<network><name>other</name><bridge name='other'/></network>")
+    folder = host.pool.with_name("other")
+    folder.mkdir()
+    pool = f"<pool type='dir'><name>other</name><target><path>{folder}</path></target></pool>"
+    ask(connection.storagePoolDefineXML, pool)
+    ask(connection.secretDefineXML, "<secret ephemeral='no'><usage type='ceph'><name>other</name></usage></secret>")
+    subprocess.run([*host.words, "nft", "add", "table", "inet", "rexxinfra-0123"], check=True)
+    assert kinds(census) == ["domain", "file", "network", "pool", "secret", "table"]
+
+
+@on("kvm")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["template-0a.qcow2", "template-0a.ram", "template-0a.state"],
+        ["image-0a.qcow2"],
+        ["image-0a.is-0b.of-0c"],
+        ["base-0a.qcow2", "base-0a.qcow2.draft,here:1:2:a:b,1"],
+    ],
+    ids=["template", "image", "name", "draft"],
+)
+def test_images_that_are_not_whole_are_found(census: Census, ground: Ground, names: list[str]) -> None:
+    for name in names:
+        libvirt_host(ground).pool.joinpath(name).touch()
+    assert {each.text for each in census()} == {*names}
+
+
+@on("kvm")
+def test_a_libvirtd_that_was_hit_is_back_and_nobody_was_hurt(ground: Ground) -> None:
+    host = libvirt_host(ground)
+    for number in (KILL.signal, RESTART.signal):
+        host.hit(number)
+        host.start()
+        assert ground.complaints(ground.steady) == []
+        assert ground.census(ground.steady)() == []
+
+
+@on("kvm")
+@pytest.mark.parametrize("key", ["domain", "domain abroad", "network", "pool"])
+def test_a_stranger_on_a_libvirt_host_that_was_hurt_is_noticed(ground: Ground, key: str) -> None:
+    strangers = Domains(libvirt_host(ground), ground.token_of("hurt"), bridge="hurt")
+    try:
+        assert strangers.complaint() is None
+        strangers.end(key)
+        assert strangers.complaint() is not None
+    finally:
+        strangers.close()
+
+
 @on("nspawn", "lxc")
 def test_a_control_group_is_found(census: Census, ground: Ground) -> None:
     lease = Resource.lease_for(ground.terrain.name, Kind.MACHINE, ground.token_of("leak"), "m1")
@@ -197,7 +272,7 @@ def test_a_control_group_is_found(census: Census, ground: Ground) -> None:
     assert set(kinds(census)) == {"control group"}
 
 
-@on("podman", "nspawn", "lxc")
+@on("podman", "nspawn", "lxc", "kvm")
 def test_a_network_interface_is_found(census: Census, ground: Ground) -> None:
     words = [*ground.steady.place.words, "ip", "link", "add"]
     subprocess.run([*words, "rx0123456789ab", "type", "veth", "peer", "name", "forgotten"], check=True)
@@ -249,18 +324,19 @@ def test_a_stranger_with_a_folder_that_was_hurt_is_noticed(ground: Ground, file:
 
 
 @on_all
-def test_a_leak_of_a_whole_run_is_reported(ground: Ground) -> None:
+def test_a_leak_of_a_whole_run_is_reported(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the start of the run to the report, with a suite that leaves a volume and a process."""
     leaky = replace(
         plan(0, "harness", ground.terrain), victim=Victim.CONTROLLER, blow=KILL, phase=Phase.TEST, event=1, delay=0.1
     )
+    monkeypatch.setattr(trial, "_LATE", 1)
     outcome = conduct(leaky, ground, "suite_leak.py")
     assert not outcome.ok
-    volume = "volume" if ground.terrain.name in ("docker", "podman") else "directory"
-    assert {text.split()[0] for text in outcome.left} == {"process", volume}
+    forgotten = {"docker": "volume", "podman": "volume", "kvm": "network"}.get(ground.terrain.name, "directory")
+    assert {text.split()[0] for text in outcome.left} >= {"process", forgotten}
     assert "SIGKILL to controller" in str(outcome)
     assert ground.census(ground.steady)() == []
-    assert outcome.clean_up >= 2
+    assert outcome.clean_up >= ground.terrain.limit
 
 
 @on("docker")
@@ -338,14 +414,14 @@ def test_every_combination_comes_equally_often(terrain: Terrain) -> None:
     all_ = plans("x", terrain, 8 * each_once)
     counts = Counter((each.victim, each.blow, each.workers, each.phase) for each in all_)
     assert set(counts.values()) == {2}
-    assert {each.workers for each in all_} == {0, 4}
+    assert {each.workers for each in all_} == {0, terrain.workers}
     some = Counter(each.phase for each in all_[:each_once])
     assert max(some.values()) - min(some.values()) <= 1
 
 
 def test_as_many_runs_as_there_are_rounds() -> None:
     counts = {terrain.name: len(plans("x", terrain)) for terrain in TERRAINS.values()}
-    assert counts == {"docker": 104, "podman": 12, "nspawn": 12, "lxc": 12}
+    assert counts == {"docker": 104, "podman": 12, "nspawn": 12, "lxc": 12, "kvm": 6}
 
 
 @pytest.mark.parametrize("terrain", TERRAINS.values(), ids=list(TERRAINS))
@@ -353,12 +429,22 @@ def test_a_short_campaign_has_something_of_everything(terrain: Terrain) -> None:
     some = plans("x", terrain, 12)
     assert len({each.id for each in some}) == 12
     assert {each.victim for each in some} == {victim for victim, *_ in strokes(terrain)}
-    assert {each.workers for each in some} == {0, 4}
+    assert {each.workers for each in some} == {0, terrain.workers}
     assert {each.phase for each in some} == set(Phase)
 
 
-def test_only_where_there_is_a_dockerd_it_is_hit() -> None:
-    assert [name for name, each in TERRAINS.items() if any(v is Victim.DAEMON for v, *_ in strokes(each))] == ["docker"]
+@pytest.mark.parametrize("terrain", TERRAINS.values(), ids=list(TERRAINS))
+def test_the_shortest_campaign_hits_everybody(terrain: Terrain) -> None:
+    victims = {victim for victim, *_ in strokes(terrain)}
+    some = plans("x", terrain, len(victims))
+    assert {each.victim for each in some} == victims
+    assert {each.phase for each in some} == set(Phase)
+    assert (Victim.CONTROLLER, KILL) in {(each.victim, each.blow) for each in some}
+
+
+def test_only_where_there_is_a_daemon_it_is_hit() -> None:
+    hit = [name for name, each in TERRAINS.items() if any(v is Victim.DAEMON for v, *_ in strokes(each))]
+    assert hit == ["docker", "kvm"]
 
 
 def test_a_plan_can_be_repeated_alone() -> None:
@@ -373,7 +459,7 @@ def test_the_table_counts_what_failed() -> None:
         made: Plan = plan(number, "x", DOCKER)
         return Outcome(made, **more)  # type: ignore[arg-type]
 
-    outcomes = [outcome(0, clean_up=0.5), outcome(26, clean_up=1.25, left=["container x", "network y"])]
+    outcomes = [outcome(79, clean_up=0.5), outcome(1, clean_up=1.25, left=["container x", "network y"])]
     lines = table(outcomes)
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[2] == ["controller", "SIGINT", "1", "1", "0", "0", "2", "0", "0", "2", "1", "1.25 s"]
