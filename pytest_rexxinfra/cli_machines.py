@@ -18,6 +18,7 @@ from .errors import RexxInfraError, SystemUnavailable, UsageError
 from .lab import is_expired, is_orphan
 from .ledger import Ledger
 from .model import Capability, Kind, Phase
+from .systems.base import Driver
 
 _REMOVING = 120.0
 _ALIVE = {True: "alive", False: "dead", None: "out of sight"}
@@ -152,7 +153,8 @@ def logs(name: str) -> None:
 def rm(names: Sequence[str]) -> None:
     """Remove machines, networks or volumes by name, as ps lists them; names may be cut short."""
     everything = look()
-    _remove(list(dict.fromkeys(everything.named(name) for name in names)), dry_run=False)
+    if _remove(list(dict.fromkeys(everything.named(name) for name in names)), dry_run=False):
+        sys.exit(1)
 
 
 @click.command()
@@ -178,15 +180,33 @@ def reap(dry_run: bool, expired: bool, everything: bool) -> None:
             ledger.closed([resource.lease])
         ledger.close()
     doomed = [each for each in now.found if chosen(each)]
-    _remove(doomed, dry_run)
-    for driver in () if dry_run else now.drivers:
-        driver.tidy()
+    failed = _remove(doomed, dry_run)
+    if not dry_run:
+        failed |= _tidy(now.drivers)
+    if failed:
+        sys.exit(1)
     if not doomed:
         click.echo("nothing is left by dead runs")
 
 
-def _remove(chosen: Sequence[Found], dry_run: bool) -> None:
-    """Remove what can be removed; ends with status 1 when something could not."""
+def _tidy(drivers: Sequence[Driver]) -> bool:
+    """Remove what dead processes left half made; whether something could not be."""
+    failed = False
+    for driver in drivers:
+        try:
+            driver.tidy()
+        except RexxInfraError as error:
+            failed = True
+            _tell(error)
+    return failed
+
+
+def _tell(error: RexxInfraError) -> None:
+    click.echo(f"{click.style('error', fg='red')}: {error}", err=True)
+
+
+def _remove(chosen: Sequence[Found], dry_run: bool) -> bool:
+    """Remove what can be removed; whether something could not be."""
     failed = False
     ledger = Ledger()
     for driver in dict.fromkeys(each.driver for each in chosen):
@@ -197,7 +217,7 @@ def _remove(chosen: Sequence[Found], dry_run: bool) -> None:
                 driver.destroy(mine, Deadline(_REMOVING))
             except RexxInfraError as error:
                 failed = True
-                click.echo(f"{click.style('error', fg='red')}: {error}", err=True)
+                _tell(error)
             left = {each.lease for each in driver.list()}
             ledger.closed(each.lease for each in mine if each.lease not in left)
         for resource in mine:
@@ -205,8 +225,7 @@ def _remove(chosen: Sequence[Found], dry_run: bool) -> None:
             failed |= done == "could not remove"
             click.echo(f"{done} {resource.system} {resource.kind} {resource.name}")
     ledger.close()
-    if failed:
-        sys.exit(1)
+    return failed
 
 
 COMMANDS = (ps, shell, logs, rm, reap)

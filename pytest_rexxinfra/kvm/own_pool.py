@@ -46,6 +46,11 @@ class OwnPool:
                 self._known = connection, self._running(connection) or self._started(connection)
             return self._known[1]
 
+    @property
+    def runs(self) -> bool:
+        """Whether it is there already. One round trip, and nothing is made."""
+        return self._running(self.node.connection) is not None
+
     def _running(self, connection: libvirt.virConnect) -> libvirt.virStoragePool | None:
         active = module(self.node.uri).VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE
         pools = self.node.ask(connection.listAllStoragePools, active)

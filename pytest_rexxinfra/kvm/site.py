@@ -39,8 +39,9 @@ class Site:
 
     def tidy(self) -> None:
         """Remove what dead processes left half made here, which must not be in the making any more."""
-        self.home.sweep()
-        self.images.saved.collect()
+        if self.home.runs:
+            self.home.sweep()
+            self.images.saved.collect()
 
     @cached_property
     def kit(self) -> Kit:
