@@ -16,7 +16,7 @@ from .boxes import Boxes
 from .command import WHERE, read, vagrant
 from .provider import EVERYWHERE, Engine, Provider, Traces, clear, refuse
 from .ruby import Value
-from .virsh import Virsh
+from .virsh import Virsh, Volume
 
 _PLUGIN = "vagrant-libvirt"
 _URI = "LIBVIRT_DEFAULT_URI"
@@ -115,13 +115,11 @@ class LibvirtProvider(Provider):
         def domains() -> Sequence[str]:
             return self._virsh.domains(prefix, deadline)
 
-        def remove(domain: str) -> None:
-            self._virsh.remove_domain(domain, deadline)
+        def volumes() -> Sequence[Volume]:
+            return [each for each in self._virsh.volumes(deadline) if each.name.startswith(prefix)]
 
-        clear(domains, remove, deadline, f"libvirt to remove {traces.name}")
-        for volume in self._virsh.volumes(deadline):
-            if volume.name.startswith(prefix):
-                self._virsh.delete(volume, deadline)
+        clear(domains, lambda each: self._virsh.remove_domain(each, deadline), deadline, f"removing {traces.name}")
+        clear(volumes, lambda each: self._virsh.delete(each, deadline), deadline, f"removing disks of {traces.name}")
         for network in traces.networks:
             self._virsh.remove_idle_network(network, deadline)
         if traces.id is None:

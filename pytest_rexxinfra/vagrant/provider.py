@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from ..deadline import Deadline
 from ..errors import CommandFailed, DeadlineExceeded, UsageError
 from ..model import Capability, Resource, Spec
 from ..systems.base import Surroundings
 from .ruby import Value
+
+T = TypeVar("T")
 
 EVERYWHERE = frozenset(
     {
@@ -113,7 +115,7 @@ def refuse(wish: str, provider: str, hint: str) -> UsageError:
     return UsageError(f"the provider {provider} has no {wish}", where="vagrant", hint=hint)
 
 
-def clear(find: Callable[[], Sequence[str]], remove: Callable[[str], object], deadline: Deadline, what: str) -> None:
+def clear(find: Callable[[], Sequence[T]], remove: Callable[[T], object], deadline: Deadline, what: str) -> None:
     """Remove what is found until nothing is.
 
     A removal that fails is tried again, for somebody else may be at it; the error at the end has its output.

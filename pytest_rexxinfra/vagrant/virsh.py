@@ -53,9 +53,11 @@ class Virsh:
             yield from self._volumes_of(pool, deadline)
 
     def _volumes_of(self, pool: str, deadline: Deadline) -> Iterator[Volume]:
-        for line in self.run("vol-list", pool, deadline=deadline).splitlines():
-            if line.strip():
-                yield Volume(pool, line.split()[0])
+        """What is in a pool; nothing when that is gone meanwhile."""
+        with suppress(CommandFailed):
+            for line in self.run("vol-list", pool, deadline=deadline).splitlines():
+                if line.strip():
+                    yield Volume(pool, line.split()[0])
 
     def size(self, volume: Volume, deadline: Deadline) -> int | None:
         """Bytes that have been written of a volume; ``None`` when it is gone."""

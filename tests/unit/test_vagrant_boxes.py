@@ -23,8 +23,8 @@ IMAGE = "debian-VAGRANTSLASH-12_vagrant_box_image_12.7_box.img"
 
 @dataclass(frozen=True)
 class Pool(Virsh):
-    """A libvirt with one pool: sizes of its volumes, how much each upload grows with every look, and what is based on
-    what."""
+    """A libvirt with one pool that stays: sizes of its volumes, how much each upload grows with every look, and what is
+    based on what."""
 
     uri: str = "fake:///"
     sizes: dict[str, int] = field(default_factory=dict)
@@ -35,7 +35,9 @@ class Pool(Virsh):
         command, *arguments = words
         name = arguments[0] if arguments else ""
         if command == "pool-list":
-            return "default\n\n"
+            return "default\nsomebody's\n\n"
+        if command == "vol-list" and name == "somebody's":
+            raise CommandFailed("it is gone meanwhile")
         if command == "vol-list":
             return "".join(f" {each}   /images/{each}\n" for each in self.sizes) + "\n"
         if name not in self.sizes:
