@@ -23,11 +23,25 @@ from . import (
     start,
     systems,
     throughput,
+    virtual,
 )
 from .bench import Bench
 from .measure import Row, Unmeasured
 
-_MODULES = (start, command, leases, fresh_docker, fresh_local, systems, throughput, deploy, files, scripts, hosts)
+_MODULES = (
+    start,
+    command,
+    leases,
+    fresh_docker,
+    fresh_local,
+    systems,
+    throughput,
+    deploy,
+    files,
+    scripts,
+    hosts,
+    virtual,
+)
 SUBJECTS = {module.NAME: module for module in _MODULES}
 
 _EPILOG = f"""\

@@ -105,15 +105,22 @@ class ShellChannel:
 
     Each command has a subshell of its own.
     Output of a background job that outlives its command is dropped once the command has ended.
-    ``spawn`` opens a second process in the same machine; it is used to end commands that run too long.
+    ``spawn`` opens a second process in the same machine; it is used to end commands that run too long. ``prelude`` is a
+    shell command before each.
     """
 
     def __init__(
-        self, stream: Stream, spawn: Callable[[Sequence[str]], Stream], where: str, deadline: Deadline
+        self,
+        stream: Stream,
+        spawn: Callable[[Sequence[str]], Stream],
+        where: str,
+        deadline: Deadline,
+        prelude: str = "",
     ) -> None:
         self._stream = stream
         self._spawn = spawn
         self._where = where
+        self._prelude = f"{prelude}; " if prelude else ""
         self._token = secrets.token_hex(12)
         self._count = 0
         self.broken = False
@@ -134,7 +141,7 @@ class ShellChannel:
         keep: bool = True,
         shown: str | None = None,
     ) -> CommandOutput:
-        script = f"eval {shlex.quote(command)}"
+        script = f"{self._prelude}eval {shlex.quote(command)}"
         if stdin:
             encoded = base64.b64encode(stdin).decode()
             script = f"base64 -d <<'=' | ({script})\n{encoded}\n="

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
@@ -13,6 +12,9 @@ LABELS = "https://pytest-rexxinfra/labels/1"
 
 QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 AGENT = "org.qemu.guest_agent.0"
+_SHELL, _ERRORS = "rexxinfra.shell", "rexxinfra.errors"
+"""The ports of a shell in the guest, as `guest/shell` knows them."""
+
 _RAM = "rexxram"
 _SLOW = "cpu-unavailable-features"
 """With it libvirt asks a new QEMU for each of 400 properties of its processor, which takes longer than all else.
@@ -86,6 +88,14 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class ShellSockets:
+    """The sockets, on the node, to a shell in the guest: for its input and output, and for its errors."""
+
+    shell: str
+    errors: str
+
+
+@dataclass(frozen=True)
 class Domain:
     """All that libvirt is told of a machine. ``memory`` is in bytes; ``console`` a file of the node, or nothing."""
 
@@ -101,6 +111,7 @@ class Domain:
     console: str | None = None
     agent: str | None = None
     """The socket to the guest agent; left out, libvirt chooses one, whose path may be too long (unix(7))."""
+    shell: ShellSockets | None = None
     accelerated: bool = False
     vnc: bool = False
     memory_file: Memory | None = None
@@ -112,8 +123,6 @@ class Domain:
         root = ET.Element("domain", type="kvm" if self.accelerated else "qemu")
         _text(root, "name", self.name)
         _text(root, "uuid", self.uuid)
-        # A new number for each start tells kernels that look (VMGENID) that they may be a clone.
-        _text(root, "genid", str(uuid.uuid4()))
         _text(root, "memory", str(self.memory // 1024), unit="KiB")
         _text(root, "vcpu", str(self.cpus))
         metadata = ET.SubElement(root, "metadata")
@@ -163,10 +172,13 @@ class Domain:
         serial = ET.SubElement(devices, "serial", type="pty")
         if self.console:
             ET.SubElement(serial, "log", file=self.console, append="on")
-        channel = ET.SubElement(devices, "channel", type="unix")
-        if self.agent:
-            ET.SubElement(channel, "source", mode="bind", path=self.agent)
-        ET.SubElement(channel, "target", type="virtio", name=AGENT)
+        ports: list[tuple[str, str | None]] = [(AGENT, self.agent)]
+        ports += [(_SHELL, self.shell.shell), (_ERRORS, self.shell.errors)] if self.shell else []
+        for name, socket in ports:
+            channel = ET.SubElement(devices, "channel", type="unix")
+            if socket:
+                ET.SubElement(channel, "source", mode="bind", path=socket)
+            ET.SubElement(channel, "target", type="virtio", name=name)
         ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
         for number in range(len(self.disks) + len(self.nics) + _SPARE):
             ET.SubElement(devices, "controller", type="pci", index=str(number + 1), model="pcie-root-port")

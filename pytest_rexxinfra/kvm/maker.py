@@ -19,7 +19,8 @@ from .node import LibvirtError, Missing, all_xml, fixed_uuid
 from .plan import Plan, make_layers
 from .remains import TEMPLATE, remove_machine
 from .seeding import write_seed
-from .settling import await_up, settle
+from .settling import await_up, rehearse, settle
+from .shells import connected, shell
 from .template import Template, is_used
 from .vm import Vm
 
@@ -78,6 +79,7 @@ class Maker:
             disks=[replace(plan.domain.disks[0], source=ET.Element("source", file=disk))],
             console=str(site.home.path / f"{machine.name}.log"),
             agent=site.agent_socket(f"{machine.lease}{TEMPLATE}"),
+            shell=site.shell_sockets(f"{machine.lease}{TEMPLATE}") if plan.domain.shell else None,
             memory_file=Memory(ram, shared=True),
             unconfined=site.unconfined,
         )
@@ -90,6 +92,8 @@ class Maker:
                 if plan.spec.boot:
                     booting.await_system(deadline)
                 self._read_ahead(booting, deadline)
+                booting.shell = shell(booting, connected(booting, domain.shell), deadline)
+                rehearse(booting, deadline, booting.shell)
                 template = site.templates.save(key, machine.name, plan.base.path, deadline)
             except BaseException as error:
                 if isinstance(error, RexxInfraError):
@@ -98,6 +102,7 @@ class Maker:
                     site.templates.forget(key)
                 raise
             finally:
+                booting.leave_shell()
                 with suppress(Missing):
                     node.ask(node.domain(machine.name).destroy)
                 node.know(machine.name, None)
@@ -128,14 +133,18 @@ class Maker:
         node.ask(node.connection.defineXML, usual.xml())
         domain = node.ask(node.connection.createXML, incoming.xml(), libvirt.VIR_DOMAIN_START_PAUSED)
         node.know(vm.name, domain)
+        # The machine goes on with somebody at its shell, as its template had.
+        stream = connected(vm, plan.domain.shell)
         state = memory.descriptor_of(template.state)
         try:
             memory.load(node, vm.name, state, deadline, shared=True)
         finally:
             os.close(state)
         node.ask(domain.resume)
-        deadline.within(_GRACE).wait_for(lambda: vm.agent.connected, "the guest agent", first=0.002, longest=0.02)
-        settle(vm, deadline, clone=True)
+        vm.shell = shell(vm, stream, deadline)
+        if vm.shell is None:
+            deadline.within(_GRACE).wait_for(lambda: vm.agent.connected, "the guest agent", first=0.002, longest=0.02)
+        settle(vm, deadline, vm.shell, clone=True)
         vm.note(made=_FROM_MEMORY)
 
     def boot(self, vm: Vm, plan: Plan, deadline: Deadline) -> None:

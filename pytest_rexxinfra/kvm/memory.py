@@ -50,7 +50,11 @@ def save(node: Node, name: str, descriptor: int, deadline: Deadline, *, shared: 
 
 
 def load(node: Node, name: str, descriptor: int, deadline: Deadline, *, shared: bool) -> None:
-    """Give a machine that waits for it the state that `save` wrote; it is paused then."""
+    """Give a machine that waits for it the state that `save` wrote; it is paused then.
+
+    It will not tell its network that it has moved, for it has not, and is to get another address at once.
+    """
+    monitor(node, name, "migrate-set-parameters", (), **{"announce-rounds": 0})
     _begin(node, name, descriptor, shared)
     monitor(node, name, "migrate-incoming", uri=f"fd:{_NAME}")
     _await(node, name, "loading", deadline)

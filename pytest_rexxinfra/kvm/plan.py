@@ -18,7 +18,7 @@ from .domain import DirectBoot, DiskSource, Domain, FirmwareBoot
 from .images import Base
 from .node import fixed_uuid
 from .site import Site
-from .wire import Wire
+from .wire import USER, Wire
 
 MEMORY = 512 << 20
 """Bytes of memory of a machine whose spec does not say."""
@@ -75,8 +75,9 @@ class Plan:
             self.base.key,
             domain.memory,
             domain.cpus,
-            len(domain.nics),
+            [nic.kind == USER for nic in domain.nics],
             domain.vnc,
+            domain.shell is not None,
             domain.accelerated,
             self.spec.boot,
             site.versions,
@@ -93,8 +94,11 @@ def plan(
     *,
     accelerated: bool,
     wires: Sequence[Wire] = (),
+    settled: bool = True,
 ) -> Plan:
     """What a machine is made of. Files of the controller that it needs are uploaded to the node.
+
+    One that is not ``settled`` may move to another node, and has nothing that is of this one.
 
     Raises `UsageError`, `ProvisionError` for more memory than the node has.
     """
@@ -146,6 +150,7 @@ def plan(
         document=to_document(spec),
         console=str(site.home.path / f"{machine.name}.log"),
         agent=site.agent_socket(machine.lease),
+        shell=site.shell_sockets(machine.lease) if settled else None,
         accelerated=accelerated,
         vnc=spec.hardware.vnc,
     )
@@ -207,7 +212,7 @@ def _boot(spec: Spec, base: Base, site: Site) -> DirectBoot | FirmwareBoot:
 
 
 def _cmdline(spec: Spec) -> str:
-    words = ["console=ttyS0", "root=/dev/vda", "quiet"]
+    words = ["console=ttyS0", "root=/dev/vda", "quiet", "cryptomgr.notests", "nowatchdog"]
     words += [_INIT] if spec.boot else []
     scsi = spec.hardware.cdroms or any(disk.bus == "scsi" for disk in spec.hardware.disks)
     groups = (["scsi"] if scsi else []) + (["cdrom"] if spec.hardware.cdroms else [])

@@ -7,11 +7,11 @@ import secrets
 import shlex
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Sequence
 
-from ..channels.request import await_answer
+from ..channels.channel import Channel
 from ..deadline import Deadline
-from ..errors import DeadlineExceeded, ProvisionError
+from ..errors import ProvisionError
 from ..model import Spec
 from ..spec_document import HIDDEN
 from .domain import disk_sources
@@ -29,17 +29,13 @@ MAIN_ENDED = "rexxinfra: the main process ended with status "
 
 LOG_ENDED = "rexxinfra: end of its log"
 
-SETTLED = "rexxinfra: settled "
-"""What the console says when the machine is the one that it is to be."""
-
 _DOING = "making the machine what it is to be"
 _FINDING = 30.0
-_PATIENCE = 5.0
-_FIRST, _LONGEST = 0.002, 0.02
-"""Seconds between two looks at a file."""
 
 _ENTROPY = 64
-"""Bytes: twice the key of the kernel's random number generator, and half of what `renewal` takes."""
+"""Bytes: twice the key of the kernel's random number generator."""
+
+_RENEW, _RENEWED = "/run/rexxinfra/renew.ask", "/run/rexxinfra/renew.told"
 
 _READ_ENVIRONMENT = f"[ ! -r {ENVIRONMENT} ] || . {ENVIRONMENT}"
 
@@ -76,45 +72,47 @@ def _await_disks(vm: Vm, deadline: Deadline) -> None:
     deadline.within(_FINDING).wait_for(there, f"all {wanted} disks of {vm.name}", hint=hint)
 
 
-def settle(vm: Vm, deadline: Deadline, *, clone: bool = False) -> None:
-    """Give a machine its name, addresses, variables and limits, and begin what it is for.
+def settle(vm: Vm, deadline: Deadline, shell: Channel | None = None, *, clone: bool = False) -> None:
+    """Give a machine its name, addresses, variables and limits, and begin its work; by its ``shell`` if that is open.
 
     A ``clone`` has the memory of another machine: it gets new random numbers and the present time, too. Raises
     `ProvisionError`.
     """
-    mark = f"{SETTLED}{secrets.token_hex(4)}"
-    lines = [f"trap 'echo {mark} >/dev/console' EXIT", *_lines(vm, clone), "exit 0\n"]
-    job = vm.agent.start("\n".join(lines), deadline)
-    if vm.node.local:
-        # The guest has better things to do than to tell that it is not ready yet.
-        with suppress(DeadlineExceeded):
-            told = deadline.within(_PATIENCE)
-            told.wait_for(lambda: mark in vm.console(), _DOING, first=_FIRST, longest=_LONGEST)
-    answer = await_answer(vm.agent, job, deadline, _DOING)
-    if answer.status:
-        raise ProvisionError(
-            "the machine could not be given its name, addresses and limits",
-            output=(answer.stdout + answer.stderr).decode("utf-8", "replace"),
-            where=vm.where,
-        )
-
-
-def _lines(vm: Vm, clone: bool) -> list[str]:
     record, spec = vm.record, vm.spec
-    lines = []
-    if clone:
-        addresses = [mac for mac, _ in record.wires]
-        interface = f"{_number(addresses[0])} ${{nic##*/}}" if addresses else ""
-        lines.append("for nic in /sys/class/net/e*; do :; done")
-        lines.append(_renewal(interface))
-    if not record.cloud:
-        words = [spec.hostname or vm.name[:64], uuid.uuid4().hex]
-        words += [word for mac, setting in record.wires if setting for word in (mac, setting)]
-        lines.append(f"set -- {shlex.join(words)}\n. /run/rexxinfra/settle")
+    words = [word for mac, setting in record.wires if setting for word in (mac, setting)]
+    lines = _renewed([mac for mac, _ in record.wires]) if clone else []
+    lines += [] if record.cloud else [_named(spec.hostname or vm.name, words)]
     lines += _environment(spec)
     lines += [_LIMIT.format(pids=spec.pids)] if spec.pids else []
     lines += [_main_process(spec)] if spec.command is not None else []
-    return lines
+    _run(vm, lines, deadline, shell)
+
+
+def rehearse(vm: Vm, deadline: Deadline, shell: Channel | None) -> None:
+    """Do in a template what `settle` does in its clones, so that their kernels have in memory what that needs."""
+    _run(vm, [*_renewed([]), _named("template", [])], deadline, shell)
+
+
+def _run(vm: Vm, lines: Sequence[str], deadline: Deadline, shell: Channel | None) -> None:
+    script = "\n".join([*lines, "exit 0\n"])
+    if shell is None:
+        vm.checked(script, deadline, _DOING)
+        return
+    output = shell.run(script, deadline=deadline, shown=_DOING)
+    if output.rc:
+        said = (output.stdout + output.stderr).decode("utf-8", "replace")
+        raise ProvisionError(f"{_DOING} failed with status {output.rc}", output=said, where=vm.where)
+
+
+def _renewed(addresses: Sequence[str]) -> list[str]:
+    """Makes another machine of one with the memory of a template; its first interface gets the first address."""
+    interface = f"{_number(addresses[0])} ${{nic##*/}}" if addresses else ""
+    return ["for nic in /sys/class/net/e*; do :; done", _renewal(interface)]
+
+
+def _named(hostname: str, words: Sequence[str]) -> str:
+    """Gives the machine its name, an id, and its addresses."""
+    return f"set -- {shlex.join([hostname[:64], uuid.uuid4().hex, *words])}\n. /run/rexxinfra/settle"
 
 
 def renew(vm: Vm, deadline: Deadline) -> None:
@@ -123,7 +121,8 @@ def renew(vm: Vm, deadline: Deadline) -> None:
 
 
 def _renewal(interface: str) -> str:
-    return f"/run/rexxinfra/renew {time.time_ns()} {interface} <<'='\n{secrets.token_hex(_ENTROPY)}\n=\n"
+    request = f"{time.time_ns()} {interface or '0 -'} {secrets.token_hex(_ENTROPY)}"
+    return f'echo "{request}" >{_RENEW}; read -r failed <{_RENEWED}; [ "$failed" = 0 ] || exit 1'
 
 
 def _number(mac: str) -> int:

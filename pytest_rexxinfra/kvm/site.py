@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from functools import cached_property, partial
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from ..deadline import Deadline
@@ -13,6 +14,7 @@ from ..events import Events
 from ..images import ImageStore
 from ..model import Resource
 from .acceleration import is_accelerated
+from .domain import ShellSockets
 from .home import Home
 from .images import KvmImages
 from .kit import Kit, kit
@@ -21,6 +23,9 @@ from .saved import SavedImages
 from .template import Templates
 
 _BUILDING = 600.0
+_LONGEST = 107
+"""Bytes in the path of a socket (unix(7))."""
+
 _CONFINING = ("apparmor", "selinux")
 
 
@@ -77,9 +82,20 @@ class Site:
 
     def agent_socket(self, name: str) -> str | None:
         """The socket to a machine's agent, for a user's own libvirt: below its home paths get too long."""
-        if not self.node.session:
-            return None
-        return f"{os.environ.get('XDG_RUNTIME_DIR') or tempfile.gettempdir()}/{name}.agent"
+        return f"{self._sockets}/{name}.agent" if self.node.session else None
+
+    def shell_sockets(self, name: str) -> ShellSockets | None:
+        """The sockets to a shell in a machine, if this process can reach them there."""
+        sockets = ShellSockets(f"{self._sockets}/{name}.shell", f"{self._sockets}/{name}.errors")
+        reachable = self.node.local and max(len(sockets.shell), len(sockets.errors)) <= _LONGEST
+        return sockets if reachable else None
+
+    @property
+    def _sockets(self) -> Path:
+        """A directory with a short path on the node."""
+        if self.node.session:
+            return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        return self.home.path
 
     @cached_property
     def unconfined(self) -> tuple[str, ...]:

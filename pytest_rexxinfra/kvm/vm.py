@@ -24,6 +24,7 @@ from .whereabouts import Whereabouts
 if TYPE_CHECKING:
     import libvirt
 
+    from ..channels.shell import ShellChannel
     from ..systems.record import Shelf
 
 TAIL = 4000
@@ -49,6 +50,8 @@ class Vm:
         self.spec = spec
         self.place = Whereabouts(site.node)
         self.agent = GuestAgent(self.place, machine.name, self.where)
+        self.shell: ShellChannel | None = None
+        """A shell that is open already and that nobody uses."""
         self._sites = sites
         self._shelf = shelf
 
@@ -148,6 +151,17 @@ class Vm:
         self.node.ask(self.domain.setMetadata, _ELEMENT, text, "rexxinfra", LABELS, flags)
 
     # -- what is asked of it
+
+    def take_shell(self) -> ShellChannel | None:
+        """The shell that is open already, if there is one; its user closes it."""
+        taken, self.shell = self.shell, None
+        return taken
+
+    def leave_shell(self) -> None:
+        """Close the shell that is open and that nobody uses."""
+        unused = self.take_shell()
+        if unused is not None:
+            unused.close()
 
     def ask(self, script: str, deadline: Deadline, what: str) -> Answer:
         """Run a script of ours as root that prints little."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ..channels.channel import Channel
-from ..channels.request import Jobs, RequestChannel
+from ..channels.request import RequestChannel
 from ..channels.stream import Stream
 from ..deadline import Deadline
 from ..errors import (
@@ -43,7 +43,7 @@ from ..kvm.relocation import relocate
 from ..kvm.remains import machines_on, remove_machine
 from ..kvm.scratch import sweep_scratch
 from ..kvm.screen import screenshot, vnc
-from ..kvm.settling import prelude
+from ..kvm.shells import jobs, open_shell
 from ..kvm.site import Site
 from ..kvm.sites import Sites
 from ..kvm.storage.kvm_storage import KvmStorage
@@ -100,7 +100,6 @@ _CAPABILITIES = frozenset(
     }
 )
 _REMOVING = 30.0
-_JOBS = "/tmp/.rexx-jobs"
 _SSH = "ssh"
 _CHANNELS = ("agent", _SSH)
 _BAKED = "rexxinfra/baked"
@@ -267,7 +266,10 @@ class KvmDriver(Driver):
             settings = [[each.nic.mac, each.setting] for each in wires]
             vm.note(cloud=base.bootable, wires=settings, address=known[0] if known else None)
             accelerated = site.accelerated(machine, deadline)
-            made = plan(machine, spec, base, site, self._lookup(vm), accelerated=accelerated, wires=wires)
+            settled = len(self._nodes(spec.address)) < 2
+            made = plan(
+                machine, spec, base, site, self._lookup(vm), accelerated=accelerated, wires=wires, settled=settled
+            )
             (begin or self._maker.begin)(vm, made, deadline)
             if not known and any(each.nic.kind != USER for each in wires):
                 vm.note(address=next((each for each, *_ in vm.agent.addresses().values()), None))
@@ -321,23 +323,18 @@ class KvmDriver(Driver):
 
     # -- the way in
 
-    def _jobs(self, machine: Resource, user: str | None) -> Jobs:
-        from ..ssh.host import as_user
-
-        vm = self._vm(machine)
-        user = user or vm.spec.user
-        return Jobs(vm.agent, _JOBS, vm.where, as_user(user) if user else (), prelude(vm.spec))
-
     def open(self, machine: Resource, argv: Sequence[str], deadline: Deadline, user: str | None = None) -> Stream:
         vm = self._vm(machine)
         if vm.spec.channel == _SSH:
             return self._ssh(vm).open(argv, deadline, user or vm.spec.user)
-        return self._jobs(machine, user).process(argv)
+        return jobs(vm, user).process(argv)
 
     def channel(self, machine: Resource, where: str, deadline: Deadline, user: str | None = None) -> Channel:
-        if self._vm(machine).spec.channel == _SSH:
+        vm = self._vm(machine)
+        if vm.spec.channel == _SSH:
             return super().channel(machine, where, deadline, user)
-        return RequestChannel(self._jobs(machine, user))
+        found = None if user or vm.spec.user or vm.spec.channel else open_shell(vm, deadline)
+        return found or RequestChannel(jobs(vm, user))
 
     def _ssh(self, vm: Vm) -> SshWay:
         try:
@@ -416,6 +413,7 @@ class KvmDriver(Driver):
         self._shelf.forget(machine.name)
         unreserve(machine)
         self._vms.pop(machine.lease, None)
+        vm.leave_shell()
         self._pulses.pop(machine.lease, None)
         way = self._ways.pop(machine.lease, None)
         if way is not None:
@@ -662,6 +660,8 @@ class KvmDriver(Driver):
         return self._pulses.setdefault(machine.lease, Pulse(health)).passes(check, vm.where)
 
     def close(self) -> None:
+        for vm in self._vms.values():
+            vm.leave_shell()
         for way in self._ways.values():
             way.close()
         self._sites.close()
