@@ -20,6 +20,8 @@ from pytest_rexxinfra.kvm import own_pool
 from pytest_rexxinfra.kvm.drafts import Draft
 from pytest_rexxinfra.kvm.home import Home
 from pytest_rexxinfra.kvm.node import LibvirtError, Missing, Node
+from pytest_rexxinfra.kvm.saved import Name, SavedImages
+from pytest_rexxinfra.kvm.template import Templates
 from pytest_rexxinfra.model import Owner
 
 from .conftest import URI
@@ -47,6 +49,16 @@ def half(file):
     sys.stdin.read()
 streams._pieces = half
 home.upload('disk', Path(sys.argv[4]), Deadline(60))
+"""
+)
+_BEGIN = (
+    _USER
+    + """
+home.begin('some')
+home.create('some.a', 1)
+home.write('some.b', b'b')
+print('begun', flush=True)
+sys.stdin.read()
 """
 )
 
@@ -214,6 +226,58 @@ def test_what_a_killed_process_half_uploaded_is_no_volume_and_goes(home: Home, t
     else:
         home.sweep() if way == "sweep" else home.delete("disk")
         assert [volume.name() for volume in home.pool.listAllVolumes()] == []
+
+
+def volumes(home: Home) -> list[str]:
+    return sorted(each.name() for each in home.pool.listAllVolumes())
+
+
+def test_what_is_made_together_is_seen_together(home: Home) -> None:
+    home.create("something.a", 1)
+    home.create("some.old", 1)
+    home.begin("some")
+    home.create("some.a", 1)
+    home.write("some.b", b"b")
+    assert home.names() == ["something.a"]
+    with pytest.raises(Missing):
+        home.read("some.b")
+    home.sweep()
+    home.done("some")
+    assert home.names() == volumes(home) == ["some.a", "some.b", "something.a"]
+    home.discard("some")
+    assert volumes(home) == ["something.a"]
+
+
+def test_what_a_killed_process_made_together_is_swept_together(home: Home) -> None:
+    home.create("something.a", 1)
+    user = start(_BEGIN, home)
+    assert user.stdout is not None
+    assert user.stdout.readline() == "begun\n"
+    home.sweep()
+    assert {"some.a", "some.b"} < {*volumes(home)}, "its owner lives"
+    user.kill()
+    user.communicate()
+    home.sweep()
+    assert volumes(home) == ["something.a"]
+
+
+def test_a_name_of_an_image_that_is_not_there_is_swept(home: Home) -> None:
+    images = SavedImages(home, Templates(home), list)
+    gone, coming = Name.new("gone"), Name.new("coming")
+    for each in (gone, coming):
+        home.create(each.volume, 0)
+    home.create(Draft.new(coming.bits, None).name, 0)
+    home.create(coming.bits, 1)
+    images.collect()
+    assert coming.volume in volumes(home)
+    assert gone.volume not in volumes(home)
+    assert images.find("coming") is None
+
+
+def test_nothing_is_made_to_find_out_whether_the_pool_is_there(home: Home) -> None:
+    assert not home.runs
+    assert home.names() == []
+    assert home.runs
 
 
 def test_an_upload_from_another_computer_is_waited_for_until_it_expires(home: Home, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     monkeypatch.setenv("CONTAINER_HOST", "tcp://127.0.0.1:9")
     monkeypatch.setenv("INCUS_SOCKET", str(tmp_path / "no-incus"))
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", f"qemu+unix:///system?socket={tmp_path}/no-libvirt")
     return Ledger()
 
 

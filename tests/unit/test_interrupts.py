@@ -321,6 +321,26 @@ def test_a_program_that_is_waited_for_ends_where_it_gives_way() -> None:
     assert said == (["Terminated"], 0)
 
 
+def test_a_script_in_a_machine_that_is_waited_for_gives_way() -> None:
+    said = play(
+        """
+        from pytest_rexxinfra.channels.request import await_answer
+        from pytest_rexxinfra.deadline import Deadline
+        class Machine:
+            def answer(self, job, deadline):
+                signal.raise_signal(N)
+        with Interrupts(lambda: say("second")).handled():
+            try:
+                with postponed():
+                    await_answer(Machine(), "job", Deadline(20), "what never ends")
+                    say("went on")
+            except KeyboardInterrupt as interrupt:
+                say(type(interrupt).__name__)
+        """
+    )
+    assert said == (["Terminated"], 0)
+
+
 def test_a_program_that_does_not_give_way_is_waited_for() -> None:
     said = play(
         """
