@@ -31,6 +31,7 @@ TARGETS = {
     "docs/systems/docker.md": "docker",
     "docs/systems/incus.md": "incus",
     "docs/systems/kvm-storage.md": "kvm",
+    "docs/systems/kvm.md": "kvm",
     "docs/systems/lxc.md": "lxc",
     "docs/systems/nspawn.md": "nspawn",
     "docs/systems/podman.md": "podman",
