@@ -5,8 +5,8 @@ network interface its MAC address (as a number, of which the lowest byte is the 
 noise into the kernel's random number generator, and answers with a line: ``0``, or ``1`` when something failed. A clone
 has the generator of the machine whose memory it has, and would give the same numbers for up to a minute whatever is
 written to ``/dev/urandom``, so the program lets Linux renew it (random(4), RNDRESEEDCRNG), for which there is no usual
-program. Each program that is started costs an emulated clone much, and no compiler is to be needed, so this one is there
-before, and these are the instructions themselves, for x86-64.
+program. Each program that is started costs an emulated clone much, and no compiler is to be needed, so this one is
+there before, and these are the instructions themselves, for x86-64.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def test_pause(lacks: Lacks, make: Callable[..., Machine]) -> None:
     machine.wait_until("test -s /root/ticks")
     machine.pause()
     assert machine.status.phase == "paused"
-    with pytest.raises((CommandTimeout, UsageError), match="it may still run|the machine is paused"):
+    with pytest.raises((CommandTimeout, UsageError), match=r"it may still run|the machine is paused"):
         machine.run("true", timeout=0.5)
     machine.resume()
     assert machine.status.phase == "running"

@@ -22,11 +22,11 @@ from pytest_rexxinfra.events import Events
 from pytest_rexxinfra.images import ImageStore
 from pytest_rexxinfra.model import Kind, Resource, Volume
 from pytest_rexxinfra.settings import Settings
+from pytest_rexxinfra.ssh.new_key import new_key
 from pytest_rexxinfra.systems.base import Surroundings
 from pytest_rexxinfra.systems.vagrant import VagrantDriver
 from pytest_rexxinfra.vagrant.command import Line, for_people, read, told, vagrant
 from pytest_rexxinfra.vagrant.docker_provider import DockerProvider
-from pytest_rexxinfra.ssh.new_key import new_key
 from pytest_rexxinfra.vagrant.libvirt_provider import LibvirtProvider
 from pytest_rexxinfra.vagrant.project import Project
 from pytest_rexxinfra.vagrant.ruby import Value, literal
