@@ -196,6 +196,8 @@ class Domain:
         backend = f"memory-backend-file,id={_RAM},size={self.memory // 1024}K,mem-path={memory.path},share={share}"
         words = ["-object", backend, "-machine", f"memory-backend={_RAM}"]
         words += ["-incoming", "defer"] if memory.incoming else []
+        # QEMU crashes when an interface is reset that was to have its guest tell the network of a move no times.
+        words += ["-global", "virtio-net-pci.guest_announce=off"]
         line = ET.SubElement(root, f"{{{QEMU}}}commandline")
         for word in words:
             ET.SubElement(line, f"{{{QEMU}}}arg", value=word)

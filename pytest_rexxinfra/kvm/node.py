@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -79,6 +81,15 @@ class Node:
     def session(self) -> bool:
         """Whether its machines are an ordinary user's own."""
         return urlsplit(self.uri).path == "/session"
+
+    @property
+    def logs(self) -> Path | None:
+        """Where libvirt keeps for ever what each QEMU wrote, if that is on this computer."""
+        if not self.local:
+            return None
+        if not self.session:
+            return Path("/var/log/libvirt/qemu")
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "libvirt/qemu/log")
 
     @property
     def socket(self) -> str | None:

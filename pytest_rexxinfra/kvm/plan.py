@@ -29,7 +29,7 @@ _INIT = "rexx.init=/sbin/init"
 _DRIVEN = ("virtio", "scsi")
 """Buses of which the plugin's kernel has drivers."""
 
-_FORMAT = 3
+_FORMAT = 4
 """Part of every template's key: raise it when machines are made in another way."""
 
 Lookup = Callable[[Disk], DiskSource]

@@ -53,3 +53,7 @@ def remove_machine(site: Site, machine: Resource) -> None:
                 node.ask(domain.undefineFlags, flags)
     node.know(name, None)
     site.home.delete_all(f"{name}.")
+    if node.logs is not None:
+        for ending in ("", TEMPLATE, TRIAL):
+            with suppress(OSError):
+                (node.logs / f"{name}{ending}.log").unlink(missing_ok=True)

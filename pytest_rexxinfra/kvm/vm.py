@@ -185,15 +185,18 @@ class Vm:
         def there() -> bool:
             if self.agent.answers():
                 return True
-            found = self.found()
-            if found.phase is not Phase.RUNNING:
-                raise MachineDied(f"the machine is {found.phase}: {found.reason}", where=self.where)
+            self._must_run()
             if _PANIC in self.console():
                 raise MachineDied("the machine's kernel gave up", where=self.where)
             return False
 
         hint = "its console is shown above; does the image have what its kernel and init need?"
         deadline.wait_for(there, f"{self.name} to boot", hint=hint, longest=_POLL)
+
+    def _must_run(self) -> None:
+        found = self.found()
+        if found.phase is not Phase.RUNNING:
+            raise MachineDied(f"the machine is {found.phase}: {found.reason}", where=self.where)
 
     def await_system(self, deadline: Deadline) -> None:
         """Wait until systemd says that all is up; another init says nothing, and is there when it runs."""
@@ -225,11 +228,12 @@ class Vm:
         return ""
 
     def again(self, before: bytes, deadline: Deadline) -> None:
-        """Wait until it has booted since ``before``, a `boot_id`."""
+        """Wait until it has booted since ``before``, a `boot_id`. Raises `MachineDied` if it has ended instead."""
 
         def booted() -> bool:
             with suppress(ChannelClosed, LibvirtError):
                 return self.boot_id(deadline) not in (before, b"")
+            self._must_run()
             return False
 
         deadline.wait_for(booted, f"{self.name} to boot again", longest=_POLL)

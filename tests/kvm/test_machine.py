@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import secrets
 import signal
 import struct
@@ -87,19 +88,19 @@ def test_where_no_memory_can_be_loaded_machines_boot(make: Make, monkeypatch: py
 
 
 def test_a_template_that_is_damaged_is_no_obstacle(lab: Lab, make: Make, node: Node) -> None:
-    make(memory="160m")
-    [pool] = [each for each in node.connection.listAllStoragePools() if each.name() == "rexxinfra"]
-    path = max(Path(each.path()) for each in pool.listAllVolumes() if each.name().endswith(".state"))
-    newest = max(path.parent.glob("template-*.state"), key=lambda each: each.stat().st_mtime)
-    whole = newest.read_bytes()
-    newest.write_bytes(whole[: len(whole) // 2])
+    machine = make(memory="160m")
+    found = re.search(r"mem-path=([^,]+)\.ram,", node.domain(machine.resource.name).XMLDesc())
+    assert found is not None
+    state = Path(f"{found[1]}.state")
+    whole = state.read_bytes()
+    state.write_bytes(whole[: len(whole) // 2])
     try:
         with Lab(lab.settings) as fresh:
             machine = fresh.provision(spec=Spec.of(memory="160m"))
             assert machine.status.details["made"] == "booted"
             assert machine.run("echo yes").lines == ["yes"]
     finally:
-        newest.write_bytes(whole)
+        state.write_bytes(whole)
 
 
 def test_a_kernel_of_the_users_own(make: Make) -> None:
@@ -150,6 +151,7 @@ def test_interfaces_come_and_go_while_it_runs(lab: Lab, make: Make, request: pyt
     name = lab.network()
     request.addfinalizer(lambda: lab.remove(name))
     web = make("web", network=name)
+    assert made(web) == "from memory"
     guest = make("guest", network="none")
     mac = guest.attach_nic(name)
     address = said(guest, "ip -4 -o address show | grep -v ' lo ' | awk '{ print $4 }'")
@@ -285,6 +287,22 @@ def test_layers_go_when_nothing_needs_them(make: Make, node: Node) -> None:
     machine.snapshot("next")
     machine.restore("next")
     assert files() <= before + 4
+
+
+def test_it_boots_again(make: Make) -> None:
+    machine = make()
+    assert made(machine) == "from memory"
+    before = said(machine, "cat /proc/sys/kernel/random/boot_id; touch /root/kept")
+    machine.reboot()
+    assert said(machine, "cat /proc/sys/kernel/random/boot_id") != before
+    assert said(machine, "ls /root/kept; hostname") == f"/root/kept\n{machine.resource.name}"
+
+
+def test_one_that_ends_while_it_reboots_is_not_waited_for(make: Make) -> None:
+    machine = make()
+    machine.write("/run/rexxinfra/end", "#!/bin/sh\nexec /run/rexxinfra/busybox poweroff -f\n", mode=0o755)
+    with pytest.raises(MachineDied, match="is stopped: it was shut down"):
+        machine.reboot(timeout=100)
 
 
 def test_power_is_cut(make: Make) -> None:
