@@ -246,7 +246,8 @@ def main() -> None:
         sys.exit("there is one already")
     if "--wait" in sys.argv:
         # In the background, back once it answers.
-        child = subprocess.Popen([sys.executable, "-m", "tests.libvirtd"], start_new_session=True)
+        words = [sys.executable, "-m", "tests.libvirtd"]
+        child = subprocess.Popen(words, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         until = time.monotonic() + _STARTING
         while not answers():
             if child.poll() is not None or time.monotonic() > until:

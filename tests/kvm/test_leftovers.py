@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -251,7 +252,7 @@ def test_what_is_kept_tells_of_its_parts_and_goes_when_it_is_told_to(place: Libv
         assert {"disk", "interface"} <= {*kinds}, documents
         assert ground.run("def test_next(machine): assert machine.run('true').ok").process.returncode == 0
         assert ground.command("shell", web, "hostname").strip() == "web"
-        ground.command("rm", *[line.split()[2] for line in ground.command("ps").splitlines()[1:]])
+        ground.command("rm", *[each["name"] for each in json.loads(ground.command("ps", "--json"))])
 
 
 def test_a_run_that_is_killed_while_a_machine_moves(tmp_path: Path) -> None:
