@@ -30,7 +30,8 @@ def run(*command: str, env: Mapping[str, str] | None = None) -> str:
     except FileNotFoundError as missing:
         raise Unmeasured(f"there is no {command[0]}") from missing
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
+        # Where a program fell over, the places in it come after the reason, and are indented.
+        said = [line for line in (done.stderr or done.stdout).strip().splitlines() if not line[:1].isspace()]
         raise Unmeasured(f"{command[0]}: {said[-1] if said else f'status {done.returncode}'}")
     return done.stdout
 
