@@ -98,7 +98,7 @@ def box() -> Path:
     made_of = kit(events, deadline)
     key = hashlib.sha256(repr((archive.digest, made_of.key, _FILES, _VAGRANTFILE)).encode()).hexdigest()[:16]
     # Where qemu's own user may read it. The place stays the same, so that what is there of an older one goes.
-    home = Path(tempfile.gettempdir(), "rexxinfra-tests-box")
+    home = Path("/var/tmp/rexxinfra-tests-box")
     made, note = home / "test.box", home / "key"
     home.mkdir(exist_ok=True)
     with locked(home.with_suffix(".lock"), deadline=deadline, what="the box"):

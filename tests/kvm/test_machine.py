@@ -96,9 +96,9 @@ def test_a_template_that_is_damaged_is_no_obstacle(lab: Lab, make: Make, node: N
     state.write_bytes(whole[: len(whole) // 2])
     try:
         with Lab(lab.settings) as fresh:
-            machine = fresh.provision(spec=Spec.of(memory="160m"))
-            assert machine.status.details["made"] == "booted"
-            assert machine.run("echo yes").lines == ["yes"]
+            booted = fresh.provision(spec=Spec.of(memory="160m"))
+            assert booted.status.details["made"] == "booted"
+            assert booted.run("echo yes").lines == ["yes"]
     finally:
         state.write_bytes(whole)
 
