@@ -307,6 +307,12 @@ class Home(OwnPool):
                 if all(draft.dead for draft in drafts_among(self._volumes()) if draft.volume == stem):
                     self._discard(stem)
 
+    def made(self, name: str) -> float:
+        """When a volume was last written to, in seconds since 1970. Raises `Missing`."""
+        volume = self.do(lambda pool: pool.storageVolLookupByName, name)
+        described = ElementTree.fromstring(self.node.ask(volume.XMLDesc))
+        return float(described.findtext("target/timestamps/mtime", "0"))
+
     def everything(self) -> set[str]:
         """The volumes that are there, whole or not."""
         return {*self._volumes()}

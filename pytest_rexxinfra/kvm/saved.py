@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ..deadline import Deadline
 from .home import Home
+from .spares import remove_unused
 from .template import Templates
 
 _BITS = "image-{token}.qcow2"
@@ -108,13 +109,7 @@ class SavedImages:
                 self._home.delete(name.volume)
         named = {name.bits for name in known}
         bits = {each for each in names if each.startswith("image-") and each.endswith(".qcow2")}
-        nameless = sorted(bits - named)
-        domains = self._domains() if nameless else []
-        for volume in nameless:
-            path = str(self._home.path / volume)
-            if not any(path in xml for xml in domains):
-                self._templates.forget_over(path)
-                self._home.delete(volume)
+        remove_unused(bits - named, self._home, self._templates, self._domains)
 
 
 def _hash(text: str) -> str:

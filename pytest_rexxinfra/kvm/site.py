@@ -13,6 +13,7 @@ from ..deadline import Deadline
 from ..events import Events
 from ..images import ImageStore
 from ..model import Resource
+from . import spares
 from .acceleration import is_accelerated
 from .domain import ShellSockets
 from .home import Home
@@ -43,10 +44,11 @@ class Site:
         self._lock = threading.Lock()
 
     def tidy(self) -> None:
-        """Remove what dead processes left half made here, which must not be in the making any more."""
+        """Remove what dead processes left half made here, which must not be in the making any more, and what is old."""
         if self.home.runs:
             self.home.sweep()
             self.images.saved.collect()
+            spares.trim(self.home, self.templates, partial(all_xml, self.node))
 
     @cached_property
     def kit(self) -> Kit:

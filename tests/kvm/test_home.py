@@ -16,7 +16,7 @@ import pytest
 
 from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import DeadlineExceeded, UsageError
-from pytest_rexxinfra.kvm import own_pool
+from pytest_rexxinfra.kvm import own_pool, spares
 from pytest_rexxinfra.kvm.drafts import Draft
 from pytest_rexxinfra.kvm.home import Home
 from pytest_rexxinfra.kvm.node import LibvirtError, Missing, Node
@@ -335,3 +335,27 @@ def test_round_trips_are_few(node: Node, home: Home, tmp_path: Path) -> None:
     node.calls.clear()
     home.upload("other", source, Deadline(60))
     assert node.calls.total() <= 8
+
+
+def test_of_what_is_kept_for_later_the_oldest_goes_unless_a_machine_needs_it(home: Home) -> None:
+    kept = 4
+    names = [f"kernel-{number}" for number in range(kept + 3)]
+    for age, name in enumerate(reversed(names)):
+        path = Path(home.write(name, b"kernel"))
+        then = path.stat().st_mtime - (age - 1) * 24 * 3600 - 60
+        os.utime(path, (then, then))
+    used = str(home.path / names[1])
+    spares.trim(home, Templates(home), lambda: [f"<domain><kernel>{used}</kernel></domain>"])
+    assert home.names() == [names[1], *names[-kept:]]
+    old = str(home.path / names[-1])
+    os.utime(old, (1, 1))
+    spares.trim(home, Templates(home), list)
+    assert names[-1] not in home.names()
+
+
+def test_what_is_new_is_kept_however_many_there_are(home: Home) -> None:
+    names = [f"base-{number}.qcow2" for number in range(12)]
+    for name in names:
+        home.write(name, b"disk")
+    spares.trim(home, Templates(home), list)
+    assert home.names() == sorted(names)
