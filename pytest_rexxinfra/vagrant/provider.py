@@ -36,8 +36,11 @@ Engine = Mapping[str, str | None]
 """Variables of the environment that say which engine a provider uses; ``None`` is for one that is not set."""
 
 # Vagrant looks whether a network is there and makes it if not, and the last machine takes it along; two of them at
-# once may see something else than there is.
-_PASSING = re.compile(r"network (\S+ )?(not found|is not active)|(creating new|activating) network", re.IGNORECASE)
+# once may see something else than there is. Likewise it looks at all containers of an engine, one after the other.
+_PASSING = re.compile(
+    r"network (\S+ )?(not found|is not active)|(creating new|activating) network|no such (object|container)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def test_what_vagrant_has_noted_of_a_machine(environment: Environment) -> None:
 @pytest.mark.parametrize(
     ("output", "passing"),
     [
+        ("Stderr: Error: No such object: c261e5b680d1", True),
         ("Error while activating network: internal error: Network is already in use by interface virbr1.", True),
         ("Call to virDomainCreateWithFlags failed: Network not found: no network with matching name", True),
         ("Call to virDomainCreateWithFlags failed: network 'vagrant-libvirt' is not active", True),
