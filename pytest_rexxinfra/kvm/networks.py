@@ -18,6 +18,7 @@ from ..deadline import Deadline
 from ..errors import ProvisionError, UsageError
 from ..model import Kind, Resource
 from ..systems.bridge import subnet
+from .bridge_rest import remove_rest
 from .domain import labelled, labels_of
 from .node import LibvirtError, Missing, Node, fixed_uuid, module
 
@@ -86,11 +87,15 @@ def _routed(lease: Resource, mode: str, network: IPv4Network) -> str:
     root = _begun(lease)
     if mode == NAT:
         ET.SubElement(root, "forward", mode="nat")
-    ET.SubElement(root, "bridge", name=f"rx{lease.lease}", stp="off", delay="0")
+    ET.SubElement(root, "bridge", name=_bridge(lease), stp="off", delay="0")
     ip = ET.SubElement(root, "ip", address=str(network.network_address + 1), prefix=str(network.prefixlen))
     first, last = network.network_address + _FIRST_DYNAMIC, network.broadcast_address - 1
     ET.SubElement(ET.SubElement(ip, "dhcp"), "range", start=str(first), end=str(last))
     return ET.tostring(root, encoding="unicode")
+
+
+def _bridge(lease: Resource) -> str:
+    return f"rx{lease.lease}"
 
 
 def networks_on(node: Node) -> Iterator[Resource]:
@@ -105,11 +110,18 @@ def networks_on(node: Node) -> Iterator[Resource]:
                 yield resource
 
 
-def remove(node: Node, lease: Resource) -> None:
+def remove(node: Node, lease: Resource, deadline: Deadline) -> None:
     """Remove a network; one that only has its name stays."""
-    with suppress(Missing):
+    try:
         network = node.ask(node.connection.networkLookupByName, lease.name)
-        if network.UUIDString() == fixed_uuid(lease.lease):
+    except Missing:
+        if not node.local or not remove_rest(lease.name, _bridge(lease), deadline):
+            return
+        # Made whole once more, for the daemon removes its files with it.
+        create(node, lease, ISOLATED, deadline)
+        network = node.ask(node.connection.networkLookupByName, lease.name)
+    if network.UUIDString() == fixed_uuid(lease.lease):
+        with suppress(Missing):
             node.ask(network.destroy)
 
 

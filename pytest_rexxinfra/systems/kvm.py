@@ -467,7 +467,7 @@ class KvmDriver(Driver):
         return replace(lease, id=site.node.uri)
 
     def _remove_network(self, network: Resource, deadline: Deadline) -> None:
-        networks.remove(self._home_of(network), network)
+        networks.remove(self._home_of(network), network, deadline)
         self._shelf.forget(network.name)
 
     def members_of(self, network: Resource) -> Mapping[str, str]:

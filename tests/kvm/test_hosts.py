@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_rexxinfra import Lab, Spec
+from pytest_rexxinfra.deadline import Deadline
 from pytest_rexxinfra.errors import MachineDied, ProvisionError
 from pytest_rexxinfra.kvm.machine import VirtualMachine
 from pytest_rexxinfra.model import Phase
@@ -99,6 +100,27 @@ def test_libvirtd_is_killed_and_comes_back(host: LibvirtNode) -> None:
         assert machine.run("cat /tmp/kept").lines == ["kept"]
         assert provisioned(lab, "later").run("true").ok
         host.restart()
+
+
+def test_what_a_killed_libvirtd_has_left_of_a_network_goes(host: LibvirtNode) -> None:
+    """It does not know the network any more, as if it had been killed before it wrote that down."""
+
+    def left() -> set[str]:
+        links = {path.name for path in Path("/sys/class/net").glob("rx*")}
+        tables = (subprocess.check_output(["iptables", "-w", "-t", each, "-S"]) for each in ("filter", "mangle"))
+        rules = {word for table in tables for word in table.decode().split() if word.startswith("rx")}
+        servers = {str(pid) for pid in host.processes("dnsmasq")}
+        files = {path.name for path in (host.folder / "lib/dnsmasq").glob("*")}
+        return links | rules | servers | files
+
+    before = left()
+    with lab_on(f"kvm://{host.name}={host.uri}", kvm_acceleration="tcg") as lab:
+        name = lab.network(kind="nat")
+        (host.folder / "run/network" / f"{name}.xml").unlink()
+        host.restart()
+        assert len(left() - before) >= 2
+        lab.remove(name)
+        Deadline(10).wait_for(lambda: left() <= before, "that nothing is left")
 
 
 def test_the_disk_is_full(tmp_path: Path) -> None:
