@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..hardware import Disk, Nic
 from ..kvm import devices, inside, layers, networks, power, snapshots
-from ..kvm.address import NodeAddress, declared, resolve
+from ..kvm.address import resolve
 from ..kvm.domain import document_of
 from ..kvm.forwards import forward_all, forwarded
 from ..kvm.images import Base
@@ -47,13 +47,13 @@ from ..kvm.shells import jobs, open_shell
 from ..kvm.site import Site
 from ..kvm.sites import Sites
 from ..kvm.storage.kvm_storage import KvmStorage
+from ..kvm.targets import Targets
 from ..kvm.vm import Vm, metadata
 from ..kvm.wire import USER
 from ..kvm.wiring import plug, unplug, unwire, wire
 from ..model import Capability, Kind, Part, Resource, Spec, Stats, Status
 from ..network import Interface, forget_losses
 from ..spec_document import from_document
-from ..target import Target
 from .base import Availability, Driver, Surroundings
 from .health import Pulse
 from .record import Shelf
@@ -123,14 +123,14 @@ class KvmDriver(Driver):
         super().__init__(around)
         self._shelf = Shelf(self.name, VmRecord)
         self._sites = Sites(around.events, around.images, around.settings.kvm_acceleration)
-        self._targets: dict[str | None, Nodes] = {}
+        self._targets = Targets(self._sites, around.settings, self.name)
         self._vms: dict[str, Vm] = {}
         self._pulses: dict[str, Pulse] = {}
         self._ways: dict[str, SshWay] = {}
         self._maker = Maker(around.events, self.home(_NOBODY))
         self._storage = KvmStorage(
             lambda uri: self._sites.at(uri).home,
-            lambda address, name: self._node(address, name).uri,
+            lambda address, name: self._targets.node(address, name).uri,
             around.images,
         )
 
@@ -147,37 +147,12 @@ class KvmDriver(Driver):
 
         return VirtualMachine
 
-    # -- nodes
-
-    def _nodes(self, address: str | None) -> Nodes:
-        """The nodes of a target; of one that names none, this computer's libvirt, or ``LIBVIRT_DEFAULT_URI``."""
-        if address not in self._targets:
-            usual = os.environ.get("LIBVIRT_DEFAULT_URI")
-            if address is None and usual:
-                named: Sequence[NodeAddress] = [NodeAddress.parse(usual)]
-            else:
-                named = resolve(address, declared(self.around.settings.kvm_nodes))
-            self._targets[address] = Nodes(named, connect=self._sites.node)
-        return self._targets[address]
-
-    @property
-    def _usual(self) -> Nodes:
-        """The nodes that this run is about: those of its first target of this system."""
-        for text in self.around.settings.target.split(","):
-            with suppress(RexxInfraError):
-                target = Target.parse(text, [self.name])
-                return self._nodes(target.address)
-        return self._nodes(None)
-
-    def _node(self, address: str | None, name: str | None) -> Node:
-        """One node of a target: the one of that name, else the first."""
-        nodes = self._usual if address is None else self._nodes(address)
-        return next(iter(nodes)) if name is None else nodes[name]
-
     def probe(self) -> Availability:
         reasons = []
         # Whoever removes what a run has left may not know its targets, but where its machines are.
-        uris = dict.fromkeys([*(node.uri for node in self._usual), *(each.uri for each in self._shelf.records())])
+        uris = dict.fromkeys(
+            [*(node.uri for node in self._targets.usual), *(each.uri for each in self._shelf.records())]
+        )
         for uri in uris:
             try:
                 versions = self._sites.at(uri).versions
@@ -193,7 +168,7 @@ class KvmDriver(Driver):
         if spec.hardware.root:
             return spec.hardware.root
         reasons: list[RexxInfraError] = []
-        for node in self._nodes(spec.address):
+        for node in self._targets.nodes(spec.address):
             try:
                 return self._base(self._sites.at(node.uri), spec, deadline).key
             except SystemUnavailable as error:
@@ -217,7 +192,7 @@ class KvmDriver(Driver):
     def create(self, lease: Resource, spec: Spec, deadline: Deadline) -> Resource:
         if spec.channel not in (None, *_CHANNELS):
             raise UsageError(f"channel: {spec.channel!r} is none of {', '.join(_CHANNELS)}", where=self.name)
-        nodes = self._nodes(spec.address)
+        nodes = self._targets.nodes(spec.address)
         avoid = {**self._elsewhere(nodes, spec.shared_network), **self._away(nodes, spec)}
         with nodes.place(lease, spec, deadline, avoid=avoid) as node:
             return self._make_on(node, lease, spec, deadline)
@@ -266,7 +241,7 @@ class KvmDriver(Driver):
             settings = [[each.nic.mac, each.setting] for each in wires]
             vm.note(cloud=base.bootable, wires=settings, address=known[0] if known else None)
             accelerated = site.accelerated(machine, deadline)
-            settled = len(self._nodes(spec.address)) < 2
+            settled = len(self._targets.nodes(spec.address)) < 2
             made = plan(
                 machine, spec, base, site, self._lookup(vm), accelerated=accelerated, wires=wires, settled=settled
             )
@@ -302,7 +277,7 @@ class KvmDriver(Driver):
         known = self._vms.get(machine.lease)
         if known is None:
             record = self._shelf.read(machine)
-            uri = record.uri if record else machine.id or next(iter(self._usual)).uri
+            uri = record.uri if record else machine.id or self._targets.home.uri
             known = self._new(machine, Spec(), self._sites.at(uri, record.node if record else ""))
             known.spec = self.asked(machine) or Spec()
             self._vms[machine.lease] = known
@@ -363,7 +338,7 @@ class KvmDriver(Driver):
 
     def list(self) -> Sequence[Resource]:
         records = {record.name: record for record in self._shelf.records()}
-        for node in self._usual:
+        for node in self._targets.usual:
             self._sites.at(node.uri)
         for record in records.values():
             self._sites.at(record.uri, record.node)
@@ -386,7 +361,7 @@ class KvmDriver(Driver):
 
     def tidy(self) -> None:
         sweep_scratch()
-        for site in self._here():
+        for site in self._targets.answering():
             site.tidy()
 
     def destroy(self, resources: Sequence[Resource], deadline: Deadline) -> None:
@@ -428,7 +403,7 @@ class KvmDriver(Driver):
     def migrate(self, machine: Resource, deadline: Deadline, to: str | None = None) -> tuple[Resource, Migrated]:
         """Let a running machine go on at another node; returns it as it is now, and how it went."""
         vm = self._vm(machine)
-        nodes = self._nodes(vm.spec.address)
+        nodes = self._targets.nodes(vm.spec.address)
         if len(nodes) < 2:
             raise UsageError(
                 "the target has one node only", where=vm.where, hint="name several: --rexx-target=kvm://host1,host2"
@@ -438,7 +413,7 @@ class KvmDriver(Driver):
     def replace(self, machine: Resource, deadline: Deadline) -> Resource:
         """Make a machine anew whose node is dead."""
         vm = self._vm(machine)
-        nodes = self._nodes(vm.spec.address)
+        nodes = self._targets.nodes(vm.spec.address)
         lost = nodes.lost([replace(machine, id=vm.node.uri)])
         if not lost:
             raise ProvisionError(f"{machine.name} is not lost: it is on {vm.node.name}", where=vm.where, hint="use it")
@@ -454,7 +429,7 @@ class KvmDriver(Driver):
         return self.create_network_of(lease, networks.ISOLATED, deadline)
 
     def create_network_of(self, lease: Resource, kind: str, deadline: Deadline) -> Resource:
-        site = self._here()[0]
+        site = self._targets.answering()[0]
         record = VmRecord(lease.name, lease.labels(), uri=site.node.uri, node=site.node.name)
         folder = self._shelf.folder(lease)
         folder.mkdir(parents=True)
@@ -475,7 +450,7 @@ class KvmDriver(Driver):
 
     def _home_of(self, network: Resource) -> Node:
         record = self._shelf.read(network)
-        return self._sites.at(record.uri if record else network.id or next(iter(self._usual)).uri).node
+        return self._sites.at(record.uri if record else network.id or self._targets.home.uri).node
 
     def set_link(self, machine: Resource, up: bool) -> None:
         devices.set_link(self._vm(machine), up)
@@ -515,14 +490,14 @@ class KvmDriver(Driver):
         return image
 
     def has_committed(self, image: str) -> bool:
-        return any(site.images.saved.find(image) for site in self._here())
+        return any(site.images.saved.find(image) for site in self._targets.answering())
 
     def trim_committed(self, repository: str, most: int) -> None:
-        for site in self._here():
+        for site in self._targets.answering():
             site.images.saved.trim(repository, most)
 
     def remove_image(self, image: str) -> None:
-        for site in self._here():
+        for site in self._targets.answering():
             site.images.saved.remove(image)
 
     def baked(self, key: str) -> str | None:
@@ -533,16 +508,6 @@ class KvmDriver(Driver):
         image = self.commit(machine, f"{_BAKED}:{key}", deadline)
         self.trim_committed(_BAKED, _KEPT)
         return image
-
-    def _here(self) -> Sequence[Site]:
-        """The nodes that answer."""
-        sites = [self._sites.at(node.uri) for node in self._usual] + [*self._sites]
-        found = []
-        for site in dict.fromkeys(sites):
-            with suppress(SystemUnavailable):
-                _ = site.node.connection
-                found.append(site)
-        return found
 
     @property
     def storage(self) -> KvmStorage:
