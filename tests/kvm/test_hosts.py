@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -148,6 +149,12 @@ def test_the_disk_is_full(tmp_path: Path) -> None:
             subprocess.run(["umount", "--lazy", images], check=True)
 
 
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
 def test_over_ssh(tmp_path: Path) -> None:
     """The same libvirt as ever, reached as if it were far away: no descriptors, no files of ours, no templates."""
     place = Path(tempfile.mkdtemp(prefix="rexx-sshd-"))
@@ -162,6 +169,7 @@ def test_over_ssh(tmp_path: Path) -> None:
     Path("/run/sshd").mkdir(exist_ok=True)
     server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", place / "config"], stderr=subprocess.DEVNULL)
     try:
+        Deadline(30).wait_for(lambda: _listens(port), "the SSH server")
         # What a user has in ~/.ssh/config.
         program = place / "ssh"
         program.write_text(f'#!/bin/sh\nexec ssh -o UserKnownHostsFile={place}/known -i {place}/user "$@"\n')
