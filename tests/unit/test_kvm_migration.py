@@ -29,6 +29,8 @@ def test_memory_from_a_file_becomes_memory_under_the_same_name(incoming: bool) -
         "memory-backend-ram,id=rexxram,size=524288K",
         "-machine",
         "memory-backend=rexxram",
+        "-global",
+        "virtio-net-pci.guest_announce=off",
     ]
     assert words(for_target(for_target(xml))) == words(for_target(xml))
 

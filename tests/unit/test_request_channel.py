@@ -149,12 +149,13 @@ def test_runner_that_is_killed(requests: ProcessRequests, channel: RequestChanne
         channel.run("sleep 1", deadline=Deadline(10))
 
 
-def test_files_of_commands_go(channel: RequestChannel, tmp_path: Path) -> None:
+def test_files_of_commands_go(requests: ProcessRequests, tmp_path: Path) -> None:
+    folder = tmp_path / "jobs"
+    channel = RequestChannel(Jobs(requests, str(folder), "a machine"))
     for number in range(5):
         channel.run(f"echo {number}", stdin=b"in", deadline=Deadline(10))
-    (folder,) = tmp_path.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert {each.stem for each in folder.iterdir()} == {"5"}
+    assert {each.stem.rpartition("-")[2] for each in folder.iterdir()} == {"5"}
 
 
 def test_process_with_words_and_input(requests: ProcessRequests, tmp_path: Path) -> None:
