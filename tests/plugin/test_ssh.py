@@ -633,7 +633,7 @@ def test_killed_run_leaves_nothing(start: Start) -> None:
         )
         going.wait_for("ready")
         assert len(host.left()) == 2
-        assert running(host, "sleep 4714")
+        Deadline(GUARD).wait_for(lambda: running(host, "sleep 4714"), "the command")
         going.signal(signal.SIGKILL)
         Deadline(GUARD).wait_for(lambda: not host.left(), "the reaper")
         assert not running(host, "sleep 471")
@@ -777,8 +777,8 @@ def test_another_user_by_sudo(web: Sshd) -> None:
         assert machine.run(["sh", "-c", "exit 7"], user="root").rc == 7
         machine.run("sleep 4716 >/dev/null 2>&1 &", user="root")
         machine.run("sleep 4717 >/dev/null 2>&1 &", user="plain")
-        assert running(web, "sleep 4716")
-        assert running(web, "sleep 4717")
+        Deadline(GUARD).wait_for(lambda: running(web, "sleep 4716"), "the command")
+        Deadline(GUARD).wait_for(lambda: running(web, "sleep 4717"), "the command")
     assert not running(web, "sleep 471")
 
 
@@ -801,7 +801,7 @@ def test_sudo_with_a_password(web: Sshd, monkeypatch: pytest.MonkeyPatch) -> Non
         assert machine.run("id -un", user="root").lines == ["root"]
         assert machine.run("id -un; cat", user="plain", stdin="in").lines == ["plain", "in"]
         machine.run("sleep 4719 >/dev/null 2>&1 &", user="root")
-        assert running(web, "sleep 4719")
+        Deadline(GUARD).wait_for(lambda: running(web, "sleep 4719"), "the command")
         assert sshd.PASSWORD not in web.run("env", "-i", "sh", "-c", "ps -ww -eo args; cat /proc/[0-9]*/environ || :")
     assert not running(web, "sleep 4719")
     monkeypatch.setenv(SUDO_PASSWORD, UNLOCKING)
