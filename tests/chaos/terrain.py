@@ -45,7 +45,7 @@ class Terrain:
 
 
 _ALL = (
-    Terrain("docker", ("docker", "local"), PrivateEngine, PrivateEngine.obstacle, Engine, rounds=1, daemon="dockerd"),
+    Terrain("docker", ("docker", "local"), PrivateEngine, PrivateEngine.obstacle, Engine, daemon="dockerd"),
     Terrain("podman", ("podman",), PodmanEngine, PodmanEngine.obstacle),
     Terrain("nspawn", ("nspawn",), Computer, Computer.obstacle),
     Terrain("lxc", ("lxc",), Computer, Computer.obstacle),
