@@ -222,8 +222,7 @@ class Home(OwnPool):
     def _recognised(self, name: str, format: str) -> bool:
         """Whether the daemon looked at the file; it does so some time after an upload, unless it is busy."""
         volume = self.do(lambda pool: pool.storageVolLookupByName, name)
-        described = ElementTree.fromstring(self.node.ask(volume.XMLDesc))
-        kind = described.find("target/format")
+        kind = self._description(volume).find("target/format")
         if kind is not None and kind.get("type") == format:
             return True
         with suppress(LibvirtError):
@@ -309,9 +308,22 @@ class Home(OwnPool):
 
     def made(self, name: str) -> float:
         """When a volume was last written to, in seconds since 1970. Raises `Missing`."""
-        volume = self.do(lambda pool: pool.storageVolLookupByName, name)
-        described = ElementTree.fromstring(self.node.ask(volume.XMLDesc))
+        described = self._description(self.do(lambda pool: pool.storageVolLookupByName, name))
         return float(described.findtext("target/timestamps/mtime", "0"))
+
+    def backing(self) -> dict[str, str]:
+        """The path of what each volume is over, by the path of the volume, for those that are over something."""
+        self._refreshed()
+        found = {}
+        for name, volume in self._volumes().items():
+            with suppress(Missing):
+                below = self._description(volume).findtext("backingStore/path")
+                if below:
+                    found[str(self.path / name)] = below
+        return found
+
+    def _description(self, volume: libvirt.virStorageVol) -> ElementTree.Element:
+        return ElementTree.fromstring(self.node.ask(volume.XMLDesc))
 
     def everything(self) -> set[str]:
         """The volumes that are there, whole or not."""

@@ -20,6 +20,8 @@ from . import memory
 from .home import Home
 from .node import Missing
 
+PREFIX = "template-"
+"""Begins the names of the volumes of templates."""
 KEPT = 8
 """Templates that stay on a node; more than these are removed, the oldest first, when one is made."""
 
@@ -106,15 +108,15 @@ class Templates:
         """What is written down about each whole template."""
         found = {}
         for name in self._home.names():
-            if name.startswith("template-") and name.endswith(".json"):
-                key = name.removeprefix("template-").removesuffix(".json")
+            if name.startswith(PREFIX) and name.endswith(".json"):
+                key = name.removeprefix(PREFIX).removesuffix(".json")
                 with suppress(Missing, ValueError):
                     found[key] = dict(json.loads(self._home.read(name)))
         return found
 
 
 def _stem(key: str) -> str:
-    return f"template-{key}"
+    return f"{PREFIX}{key}"
 
 
 def _disk(key: str) -> str:

@@ -353,6 +353,20 @@ def test_of_what_is_kept_for_later_the_oldest_goes_unless_a_machine_needs_it(hom
     assert names[-1] not in home.names()
 
 
+def test_what_a_machine_that_is_off_is_over_stays_also_through_a_template(home: Home) -> None:
+    names = [f"base-{number:02}.qcow2" for number in range(12)]
+    for name in names:
+        home.create(name, 1 << 20, "qcow2")
+    template = home.create("template-1.qcow2", None, "qcow2", str(home.path / names[0]))
+    home.create("rexx-m1.qcow2", None, "qcow2", template)
+    home.create("rexx-m2.qcow2", None, "qcow2", str(home.path / names[1]))
+    home.create("template-2.qcow2", None, "qcow2", str(home.path / names[2]))
+    for number, name in enumerate(names):
+        os.utime(home.path / name, (1000 + number, 1000 + number))
+    spares.trim(home, Templates(home), list)
+    assert [name for name in home.names() if name.startswith("base-")] == [*names[:2], *names[-8:]]
+
+
 def test_what_is_new_is_kept_however_many_there_are(home: Home) -> None:
     names = [f"base-{number}.qcow2" for number in range(12)]
     for name in names:
