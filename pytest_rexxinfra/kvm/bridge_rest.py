@@ -4,43 +4,47 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from contextlib import suppress
-from pathlib import Path
 
 from ..deadline import Deadline
+from ..errors import SystemUnavailable
+from ..model import Resource
+from ..processes import running
+from ..systems.bridge import device, exists, unwire
 from ..tools import run_tool
 
 _TABLES = "filter", "mangle"
-_HINT = "as root: ip link delete BRIDGE; or start the computer anew"
 
 
-def remove_rest(network: str, bridge: str, deadline: Deadline) -> bool:
+def remove_rest(network: Resource, deadline: Deadline) -> bool:
     """Remove the bridge of a network that no daemon knows any more, its server for addresses, and rules for packets.
 
     Returns whether there was one. Raises `CommandFailed` for whoever may not, `DeadlineExceeded`.
     """
-    if bridge not in {name for _, name in socket.if_nameindex()}:
+    bridge = device(network.lease)
+    if not exists(bridge):
         return False
-    _end_server(network)
-    for table in _TABLES:
-        for rule in _run(["iptables", "-w", "-t", table, "-S"], deadline).splitlines():
-            words = rule.split()
-            if bridge in words and words[0] == "-A":
-                _run(["iptables", "-w", "-t", table, "-D", *words[1:]], deadline)
-    _run(["ip", "link", "delete", "dev", bridge], deadline)
+    _end_server(network.name)
+    # Without iptables the daemon has made its rules in another way.
+    with suppress(SystemUnavailable):
+        for table in _TABLES:
+            _remove_rules(table, bridge, deadline)
+    unwire(network.lease, deadline)
     return True
 
 
 def _end_server(network: str) -> None:
     """End its dnsmasq: the one whose configuration has the network's name (https://libvirt.org/formatnetwork.html)."""
     ending = f"/{network}.conf".encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"dnsmasq") and any(word.endswith(ending) for word in words):
-                os.kill(int(process.name), signal.SIGTERM)
+    for pid, words in running("dnsmasq"):
+        if any(word.endswith(ending) for word in words):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
 
-def _run(command: list[str], deadline: Deadline) -> str:
-    return run_tool(command, deadline=deadline, where="kvm", hint=_HINT)
+def _remove_rules(table: str, bridge: str, deadline: Deadline) -> None:
+    command = ["iptables", "-w", "-t", table]
+    for rule in run_tool([*command, "-S"], deadline=deadline, where="kvm").splitlines():
+        words = rule.split()
+        if bridge in words and words[0] == "-A":
+            run_tool([*command, "-D", *words[1:]], deadline=deadline, where="kvm")

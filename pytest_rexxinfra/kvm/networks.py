@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 from ..deadline import Deadline
 from ..errors import ProvisionError, UsageError
 from ..model import Kind, Resource
-from ..systems.bridge import subnet
+from ..systems.bridge import device, subnet
 from .bridge_rest import remove_rest
 from .domain import labelled, labels_of
 from .node import LibvirtError, Missing, Node, fixed_uuid, module
@@ -87,15 +87,11 @@ def _routed(lease: Resource, mode: str, network: IPv4Network) -> str:
     root = _begun(lease)
     if mode == NAT:
         ET.SubElement(root, "forward", mode="nat")
-    ET.SubElement(root, "bridge", name=_bridge(lease), stp="off", delay="0")
+    ET.SubElement(root, "bridge", name=device(lease.lease), stp="off", delay="0")
     ip = ET.SubElement(root, "ip", address=str(network.network_address + 1), prefix=str(network.prefixlen))
     first, last = network.network_address + _FIRST_DYNAMIC, network.broadcast_address - 1
     ET.SubElement(ET.SubElement(ip, "dhcp"), "range", start=str(first), end=str(last))
     return ET.tostring(root, encoding="unicode")
-
-
-def _bridge(lease: Resource) -> str:
-    return f"rx{lease.lease}"
 
 
 def networks_on(node: Node) -> Iterator[Resource]:
@@ -115,7 +111,7 @@ def remove(node: Node, lease: Resource, deadline: Deadline) -> None:
     try:
         network = node.ask(node.connection.networkLookupByName, lease.name)
     except Missing:
-        if not node.local or not remove_rest(lease.name, _bridge(lease), deadline):
+        if not node.local or not remove_rest(lease, deadline):
             return
         # Made whole once more, for the daemon removes its files with it.
         create(node, lease, ISOLATED, deadline)

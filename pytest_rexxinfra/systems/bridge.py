@@ -66,16 +66,16 @@ def gateway() -> str:
 
 def wire_alone(pid: int, lease: str, deadline: Deadline) -> str:
     """Give a network namespace an address that only the controller reaches; returns it."""
-    device = _device(lease)
+    end = device(lease)
     wire = [
-        f"link add {device} type veth peer name eth0 netns {pid}",
-        f"addr add {gateway()}/32 dev {device}",
-        f"link set {device} up",
+        f"link add {end} type veth peer name eth0 netns {pid}",
+        f"addr add {gateway()}/32 dev {end}",
+        f"link set {end} up",
     ]
     for _ in range(_TRIES):
         address = str(subnet().network_address + random.randrange(_NETWORKS << 8, (1 << 16) - 1))
         # The kernel's own table says which addresses are taken: adding a route twice fails.
-        if _claimed([*wire, f"route add {address}/32 dev {device} src {gateway()}"], deadline):
+        if _claimed([*wire, f"route add {address}/32 dev {end} src {gateway()}"], deadline):
             break
         wire = []
     else:
@@ -91,14 +91,14 @@ def wire_none(pid: int, deadline: Deadline) -> None:
 
 def make_bridge(pid: int, lease: str, deadline: Deadline) -> str:
     """Make the bridge of a network in a network namespace; returns its subnet, a /24."""
-    device = _device(lease)
-    _ip([f"link add {device} type veth peer name uplink netns {pid}", f"link set {device} up"], deadline)
+    end = device(lease)
+    _ip([f"link add {end} type veth peer name uplink netns {pid}", f"link set {end} up"], deadline)
     for _ in range(_TRIES):
         number = random.randrange(1, _NETWORKS)
         network = IPv4Network((subnet().network_address + (number << 8), 24))
         controller = network.network_address + 1
-        if _claimed([f"route add {network} dev {device}"], deadline):
-            _ip([f"addr add {controller}/24 dev {device} noprefixroute"], deadline)
+        if _claimed([f"route add {network} dev {end}"], deadline):
+            _ip([f"addr add {controller}/24 dev {end} noprefixroute"], deadline)
             break
     else:
         raise ProvisionError("no subnet is free", hint="remove networks that are left: rexxinfra reap")
@@ -126,21 +126,23 @@ def wire_bridge(pid: int, bridge: int, lease: str, network: str, taken: Collecti
 
 
 def unwire(lease: str, deadline: Deadline) -> None:
-    """Take the controller's end of a wire away now, rather than when the kernel gets to it; gone is no error."""
-    if _exists(_device(lease)):
+    """Take the controller's interface of a lease away now, rather than when the kernel gets to it; gone is no error."""
+    if exists(device(lease)):
         try:
-            _ip([f"link del {_device(lease)}"], deadline)
+            _ip([f"link del {device(lease)}"], deadline)
         except CommandFailed:
-            if _exists(_device(lease)):
+            if exists(device(lease)):
                 raise
 
 
-def _exists(device: str) -> bool:
+def exists(name: str) -> bool:
+    """Whether there is an interface of that name."""
     # The /sys of another network namespace may be mounted here.
-    return device in {name for _, name in socket.if_nameindex()}
+    return name in {each for _, each in socket.if_nameindex()}
 
 
-def _device(lease: str) -> str:
+def device(lease: str) -> str:
+    """What the controller's interface of a lease is called."""
     return f"rx{lease}"
 
 

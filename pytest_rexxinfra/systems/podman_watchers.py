@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
-from pathlib import Path
+
+from ..processes import running
 
 
 def end_watchers(containers: Collection[str]) -> None:
     """End those that still watch a command in containers of these names, which are gone."""
-    for pid, words in _conmons():
+    for pid, words in running("conmon"):
         name, watched, container = (_value(words, option) for option in (b"-n", b"-u", b"-c"))
         if watched != container and name.decode(errors="replace") in containers:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def _conmons() -> Iterator[tuple[int, list[bytes]]]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"conmon"):
-                yield int(folder.name), words
 
 
 def _value(words: list[bytes], option: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pytest_rexxinfra.errors import MachineDied, ProvisionError
 from pytest_rexxinfra.kvm.machine import VirtualMachine
 from pytest_rexxinfra.model import Phase
 from tests.libvirtd import LibvirtNode, node
-from tests.storage_servers import free_port
+from tests.storage_servers import free_port, listens
 
 from .conftest import lab_on, required
 from .ground import Ground, ground
@@ -149,12 +148,6 @@ def test_the_disk_is_full(tmp_path: Path) -> None:
             subprocess.run(["umount", "--lazy", images], check=True)
 
 
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
-
-
 def test_over_ssh(tmp_path: Path) -> None:
     """The same libvirt as ever, reached as if it were far away: no descriptors, no files of ours, no templates."""
     place = Path(tempfile.mkdtemp(prefix="rexx-sshd-"))
@@ -169,7 +162,7 @@ def test_over_ssh(tmp_path: Path) -> None:
     Path("/run/sshd").mkdir(exist_ok=True)
     server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", place / "config"], stderr=subprocess.DEVNULL)
     try:
-        Deadline(30).wait_for(lambda: _listens(port), "the SSH server")
+        Deadline(30).wait_for(lambda: listens(port), "the SSH server")
         # What a user has in ~/.ssh/config.
         program = place / "ssh"
         program.write_text(f'#!/bin/sh\nexec ssh -o UserKnownHostsFile={place}/known -i {place}/user "$@"\n')

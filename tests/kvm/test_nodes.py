@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from pytest_rexxinfra.kvm.node import Node
 from pytest_rexxinfra.kvm.nodes import Lost, Nodes
 from pytest_rexxinfra.kvm.placement import Room
 from pytest_rexxinfra.model import Placement, Resource, Spec
+from tests.storage_servers import free_port, listens
 
 from . import counting
 from .ground import Ground, hosts, lease
@@ -284,9 +283,7 @@ def ssh(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     if not shutil.which("sshd", path="/usr/sbin:/usr/bin"):
         pytest.skip("no sshd here")
     Path("/run/sshd").mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / key], check=True)
     server = f"-p {port} -h {tmp_path}/host -o AuthorizedKeysFile={tmp_path}/user.pub -o StrictModes=no -o UsePAM=no"
@@ -298,12 +295,6 @@ def ssh(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         Deadline(20).wait_for(lambda: listens(port), "sshd")
         yield f"root@127.0.0.1:{port}/system?command={tmp_path}/ssh", running
         running.kill()
-
-
-def listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 def test_a_node_over_ssh(node: Node, ssh: tuple[str, subprocess.Popen[bytes]]) -> None:
