@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import untar
 from .audit import DETAIL_KEPT
-from .channels.channel import Channel, CommandOutput
+from .channels.channel import KILL_GRACE, Channel, CommandOutput
 from .channels.shell import INLINE_STDIN, kill_descendants, prepared
 from .channels.stream import STDOUT, OnOutput, Stream, drain
 from .deadline import Deadline
@@ -303,20 +303,20 @@ class Machine:
         except BaseException as failure:
             with suppress(RexxInfraError):
                 with self._channel(user) as channel:
-                    pid = channel.run(f"cat {place}", deadline=Deadline(5)).stdout.decode().strip()
+                    pid = channel.run(f"cat {place}", deadline=Deadline(KILL_GRACE)).stdout.decode().strip()
                 if pid:
-                    kill_descendants(partial(self._spawn, user=user), pid, Deadline(5), itself=True)
+                    kill_descendants(partial(self._spawn, user=user), pid, Deadline(KILL_GRACE), itself=True)
             if isinstance(failure, RexxInfraError):
                 failure.where = self.where
             raise
         finally:
             stream.close()
         with self._channel(user) as channel:
-            report = channel.run(f"rm {place}; {after}", deadline=Deadline(5)).stdout
+            report = channel.run(f"rm {place}; {after}", deadline=Deadline(KILL_GRACE)).stdout
         return CommandOutput(rc, out, err, report)
 
     def _spawn(self, argv: Sequence[str], user: str | None = None) -> Stream:
-        return self.driver.open(self.resource, argv, Deadline(5), user)
+        return self.driver.open(self.resource, argv, Deadline(KILL_GRACE), user)
 
     def kill(self, pid_file: str) -> None:
         """Kill the process whose id is in a file of the machine, with everything that descends from it.

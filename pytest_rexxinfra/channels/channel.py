@@ -9,6 +9,9 @@ from ..deadline import Deadline
 from ..errors import CommandTimeout
 from .stream import OnOutput
 
+KILL_GRACE = 10.0
+"""Seconds in which a machine, however busy, is to kill a command and all it started."""
+
 
 @dataclass(frozen=True)
 class CommandOutput:

@@ -19,7 +19,7 @@ from typing import Protocol
 from ..deadline import Deadline
 from ..errors import ChannelClosed, CommandTimeout, RexxInfraError
 from ..interrupts import give_way
-from .channel import CommandOutput, ran_too_long
+from .channel import KILL_GRACE, CommandOutput, ran_too_long
 from .shell import KILL_DESCENDANTS
 from .stream import STDERR, STDOUT, Chunk, OnOutput, drain
 
@@ -30,7 +30,6 @@ _QUICK = 0.15
 
 _PIECE = 1 << 20
 _STARTING = 30.0
-_GRACE = 5.0
 _FILES = {STDOUT: "out", STDERR: "err"}
 
 
@@ -178,7 +177,7 @@ class RequestStream:
         self.report = b""
 
     def exchange(self, outgoing: memoryview, timeout: float | None) -> tuple[int, list[Chunk]]:
-        deadline = Deadline(None if timeout is None else timeout + _GRACE)
+        deadline = Deadline(None if timeout is None else timeout + KILL_GRACE)
         if self._job is None:
             self._input += outgoing
             if len(self._input) >= _PIECE:
@@ -271,13 +270,13 @@ class RequestStream:
     def interrupt(self) -> None:
         """Kill the command; what waits for it gets its status."""
         if self.runs:
-            self._jobs.kill(self._place, Deadline(_GRACE), itself=False)
+            self._jobs.kill(self._place, Deadline(KILL_GRACE), itself=False)
 
     def kill(self) -> bool:
         """Kill the command with all it started, if it runs; returns whether the machine did so."""
         if self.runs:
             try:
-                self._jobs.kill(self._place, Deadline(_GRACE), itself=True)
+                self._jobs.kill(self._place, Deadline(KILL_GRACE), itself=True)
             except RexxInfraError:
                 return False
             self._status = 128 + 9

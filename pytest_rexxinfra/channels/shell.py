@@ -10,43 +10,42 @@ from contextlib import suppress
 
 from ..deadline import Deadline
 from ..errors import ChannelClosed, CommandTimeout, RexxInfraError
-from .channel import CommandOutput, ran_too_long
+from .channel import KILL_GRACE, CommandOutput, ran_too_long
 from .stream import STDERR, STDOUT, OnOutput, Stream, check_size, drain
 
 INLINE_STDIN = 1 << 20
 """Largest standard input in bytes that travels inside the shell's own input, as base64."""
 
-_GRACE = 5.0
-
-# All parents are stopped before their children are looked for, so none can fork away; the first one lives on, if it is
-# not to be killed itself, and forks nothing while it waits. A fork that goes on when the signal comes is still done,
-# so it waits until the parents really stand. Fields of /proc/PID/stat after the command name: state, ppid
-# (proc_pid_stat(5)).
+# Each process is stopped as soon as it is found, so that it forks no further, and all are looked for again until nobody
+# new is found and everybody really stands: a fork that goes on when the signal comes is still done. The first one lives
+# on, if it is not to be killed itself, and forks nothing while it waits. `read` would ask for every single byte, so cat
+# reads. Fields of /proc/PID/stat: pid, name in brackets, which may hold anything, state, ppid (proc_pid_stat(5)).
 KILL_DESCENDANTS = """
-halt() {
-  kill -STOP "$@"
-  for pid; do
-    tries=500
-    while [ "$tries" -gt 0 ] && IFS= read -r line <"/proc/$pid/stat"; do
-      case ${line##*) } in [RS]*) tries=$((tries - 1)); (:) ;; *) break;; esac
-    done
-  done
-}
-found=$2 queue=$1
-[ -z "$2" ] || halt "$2"
-while [ -n "$queue" ]; do
-  parents=" $queue " queue=
-  for stat in /proc/[0-9]*/stat; do
-    IFS= read -r line <"$stat" || continue
+first=$1 found=" $2 " tries=500
+[ -z "$2" ] || kill -STOP "$2"
+while [ "$tries" -gt 0 ]; do
+  tries=$((tries - 1)) restless= begun=
+  stats=$(cat /proc/[0-9]*/stat)
+  set -f
+  IFS='
+'
+  for line in $stats; do
+    line=$begun$line
+    case $line in *") "*) begun= ;; *) begun=$line; continue ;; esac
     pid=${line%% *}
-    set -- ${line##*) }
-    case $parents in *" $2 "*) ;; *) continue;; esac
-    [ "$pid" = "$$" ] || queue="$queue $pid"
+    while case $line in *") "*) ;; *) false ;; esac; do line=${line#*) }; done
+    state=${line%% *} line=${line#* }
+    case $found in *" $pid "*) case $state in [RS]) restless=yes ;; esac; continue ;; esac
+    case " $first$found" in *" ${line%% *} "*) ;; *) continue ;; esac
+    [ "$pid" != "$$" ] || continue
+    kill -STOP "$pid"
+    found="$found$pid " restless=yes
   done
-  [ -z "$queue" ] || halt $queue
-  found="$found$queue"
+  unset IFS
+  set +f
+  [ -n "$restless" ] || break
 done
-[ -z "$found" ] || kill -KILL $found
+[ "$found" = "  " ] || kill -KILL $found
 """
 
 
@@ -207,7 +206,7 @@ class ShellChannel:
     def _end_command(self, outputs: Mapping[int, _Collector]) -> None:
         """Kill what the current command started, and see the shell come back; else give the shell up."""
         self.broken = True
-        grace = Deadline(_GRACE)
+        grace = Deadline(KILL_GRACE)
         with suppress(RexxInfraError):
             self._kill(grace)
             self._converse(b"", outputs, grace, "sh")
@@ -218,11 +217,11 @@ class ShellChannel:
             kill_descendants(self._spawn, self._pid, deadline)
 
     def interrupt(self) -> None:
-        self._kill(Deadline(_GRACE))
+        self._kill(Deadline(KILL_GRACE))
 
     def abandon(self) -> None:
         with suppress(RexxInfraError):
-            self._kill(Deadline(_GRACE))
+            self._kill(Deadline(KILL_GRACE))
         self.close()
 
     def close(self) -> None:

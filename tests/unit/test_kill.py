@@ -47,3 +47,13 @@ def test_the_first_lives_on_unless_it_is_meant(mark: str, request: pytest.Fixtur
     Deadline(20).wait_for(lambda: (1, b"after\n") in stream.exchange(memoryview(b""), 1)[1], "what comes after it")
     kill_descendants(ProcessStream, str(stream.pid), Deadline(20), itself=True)
     assert stream.wait(Deadline(20)) == 137
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a) S 1 (b", "\n1 (b) S 1", "* [a]"])
+def test_whatever_a_process_calls_itself(name: str, mark: str, request: pytest.FixtureRequest) -> None:
+    script = f'printf %s "$0" >/proc/$$/comm; sh -c \'printf %s "$0" >/proc/$$/comm; sleep {mark}; :\' "$0"; :'
+    stream = ProcessStream(["sh", "-c", script, name])
+    request.addfinalizer(stream.close)
+    Deadline(20).wait_for(lambda: bool(running(mark)), "the command")
+    kill_descendants(ProcessStream, str(stream.pid), Deadline(20), itself=True)
+    Deadline(5).wait_for(lambda: not running(mark), "the killed processes to be gone")
