@@ -324,7 +324,7 @@ class Machine:
         Raises `CommandFailed` when the file cannot be read.
         """
         pid = self.read(pid_file).decode().strip()
-        kill_descendants(self._spawn, pid, Deadline(_PROBING), itself=True)
+        kill_descendants(self._spawn, pid, Deadline(KILL_GRACE), itself=True)
 
     def interrupt(self) -> None:
         """Kill what the commands do that other threads run here now; they end with the status of that signal."""
@@ -738,7 +738,8 @@ class Machine:
     def wait_for_port(self, port: int, timeout: float = 30.0) -> tuple[str, int]:
         """Wait until something accepts connections at ``port``; returns where the controller reaches it.
 
-        Connects again after a moment, for a port forwarder may accept before the service does.
+        A port forwarder may accept before the service does, and close again once the machine has refused. So the
+        connection has to stay open, also after the machine has had time to do something else.
         """
         where = self.address(port)
 
@@ -746,8 +747,12 @@ class Machine:
             try:
                 with socket.create_connection(where, timeout=2) as connection:
                     connection.settimeout(0.05)
+                    if not _stays_open(connection):
+                        return False
+                    self.probe(":")
+                    connection.settimeout(0.001)
                     return _stays_open(connection)
-            except OSError:
+            except (OSError, RexxInfraError):
                 self._must_run()
                 return False
 

@@ -135,8 +135,11 @@ def test_checkpoints_while_the_script_runs(spoken: Machine, mark: str) -> None:
 
 def test_the_machine_dies_while_a_script_streams(lab: Lab) -> None:
     machine = lab.provision(build=lab.build)
-    running = machine.rexx.stream("SAY 'CHECKPOINT STARTED'\nADDRESS SYSTEM 'sleep 300'")
+    begun = f"{machine.scratch}/begun"
+    running = machine.rexx.stream(f"SAY 'CHECKPOINT STARTED'\nADDRESS SYSTEM 'echo >{begun}; exec sleep 300'")
     next(iter(running))
+    # A system may let no process begin another before it ends the machine, and the script would end by itself.
+    machine.wait_until(f"[ -e {begun} ]")
     lab.destroy(machine)
     with pytest.raises((MachineDied, ChannelClosed)):
-        assert running.result
+        pytest.fail(f"ended with {running.result}")
