@@ -14,7 +14,7 @@ from ..errors import ChannelClosed, MachineDied, ProvisionError, RexxInfraError,
 from ..model import Phase, Power, Resource, Spec, Status
 from ..observation import observed
 from ..spec_document import to_document
-from .agent import GuestAgent
+from .agent import AgentRefused, GuestAgent
 from .domain import LABELS, labelled
 from .node import LibvirtError, Missing, Node, module
 from .record import VmRecord
@@ -32,6 +32,7 @@ TAIL = 4000
 
 _PANIC = "Kernel panic - not syncing"
 _POLL = 0.1
+_SHOWN = "its console is shown above"
 _READY = "running", "degraded"
 _ELEMENT = 2
 """VIR_DOMAIN_METADATA_ELEMENT"""
@@ -125,6 +126,9 @@ class Vm:
             return Status(Phase.RUNNING)
         if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
             return Status(Phase.PAUSED, reason=_PAUSED.get(reason))
+        if state == libvirt.VIR_DOMAIN_SHUTDOWN:
+            # Its QEMU is still there, so that it cannot be started or changed yet.
+            return Status(Phase.RUNNING, reason="its system has ended, its power goes off")
         return Status(Phase.STOPPED, reason=_STOPPED.get(reason, f"libvirt's reason {reason}"))
 
     def status(self) -> Status:
@@ -190,8 +194,8 @@ class Vm:
                 raise MachineDied("the machine's kernel gave up", where=self.where)
             return False
 
-        hint = "its console is shown above; does the image have what its kernel and init need?"
-        deadline.wait_for(there, f"{self.name} to boot", hint=hint, longest=_POLL)
+        hint = f"{_SHOWN}; does the image have what its kernel and init need?"
+        self._await(there, f"{self.name} to boot", deadline, hint)
 
     def _must_run(self) -> None:
         found = self.found()
@@ -231,12 +235,22 @@ class Vm:
         """Wait until it has booted since ``before``, a `boot_id`. Raises `MachineDied` if it has ended instead."""
 
         def booted() -> bool:
-            with suppress(ChannelClosed, LibvirtError):
-                return self.boot_id(deadline) not in (before, b"")
+            # The agent that was asked may be another one than the one that answers, and know of nothing.
+            with suppress(ChannelClosed, AgentRefused, LibvirtError):
+                if self.agent.answers():
+                    return self.boot_id(deadline) not in (before, b"")
             self._must_run()
             return False
 
-        deadline.wait_for(booted, f"{self.name} to boot again", longest=_POLL)
+        self._await(booted, f"{self.name} to boot again", deadline, _SHOWN)
+
+    def _await(self, probe: Callable[[], bool], what: str, deadline: Deadline, hint: str) -> None:
+        """Wait until it has booted; an error has the end of its console."""
+        try:
+            deadline.wait_for(probe, what, hint=hint, longest=_POLL)
+        except RexxInfraError as error:
+            error.output = self.last_words() or error.output
+            raise
 
 
 def metadata(node: Node, name: str) -> str:

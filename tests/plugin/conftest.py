@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Imported before `pytester` notes which modules there are: it takes the others away again, of this one only a part.
+import docker as docker
 import pytest
 
 from pytest_rexxinfra import plugin
