@@ -11,10 +11,9 @@ from ..errors import ChannelClosed, MachineDied
 from ..model import Phase
 from .seed import ENDED, OUTPUT, OUTPUT_LINES, RESULT, STATUS, Seed, cloud_init_outcome
 from .site import Site
-from .vm import Vm
+from .vm import SHOWN, Vm
 
 _HAS_CLOUD_INIT = "command -v cloud-init >/dev/null || [ -e /run/cloud-init ]"
-_POLL = 0.2
 
 
 def write_seed(volume: str, vm: Vm, site: Site, deadline: Deadline) -> None:
@@ -44,8 +43,7 @@ def await_cloud_init(vm: Vm, deadline: Deadline) -> None:
             raise MachineDied(f"the machine is {found.phase}: {found.reason}", where=vm.where)
         return b""
 
-    hint = "its console is shown above; look inside: cat /var/log/cloud-init.log"
-    deadline.wait_for(ended, f"cloud-init of {vm.name}", hint=hint, longest=_POLL)
+    vm.wait_for(ended, f"cloud-init of {vm.name}", deadline, f"{SHOWN}; look inside: cat /var/log/cloud-init.log")
     result, status = (vm.agent.read(path, 0, 1 << 20, deadline) for path in (RESULT, STATUS))
     outcome = cloud_init_outcome(result, status)
     if outcome.errors:

@@ -32,7 +32,7 @@ TAIL = 4000
 
 _PANIC = "Kernel panic - not syncing"
 _POLL = 0.1
-_SHOWN = "its console is shown above"
+SHOWN = "its console is shown above"
 _READY = "running", "degraded"
 _ELEMENT = 2
 """VIR_DOMAIN_METADATA_ELEMENT"""
@@ -194,8 +194,8 @@ class Vm:
                 raise MachineDied("the machine's kernel gave up", where=self.where)
             return False
 
-        hint = f"{_SHOWN}; does the image have what its kernel and init need?"
-        self._await(there, f"{self.name} to boot", deadline, hint)
+        hint = f"{SHOWN}; does the image have what its kernel and init need?"
+        self.wait_for(there, f"{self.name} to boot", deadline, hint)
 
     def _must_run(self) -> None:
         found = self.found()
@@ -242,10 +242,10 @@ class Vm:
             self._must_run()
             return False
 
-        self._await(booted, f"{self.name} to boot again", deadline, _SHOWN)
+        self.wait_for(booted, f"{self.name} to boot again", deadline, SHOWN)
 
-    def _await(self, probe: Callable[[], bool], what: str, deadline: Deadline, hint: str) -> None:
-        """Wait until it has booted; an error has the end of its console."""
+    def wait_for(self, probe: Callable[[], object], what: str, deadline: Deadline, hint: str) -> None:
+        """Wait for something that it does when it boots; an error has the end of its console."""
         try:
             deadline.wait_for(probe, what, hint=hint, longest=_POLL)
         except RexxInfraError as error:

@@ -126,8 +126,8 @@ def fresh(lab: Lab) -> Iterator[Machine]:
 
 def wait_until_gone(machine: Machine, mark: str) -> None:
     """A killed process may be seen for a moment until the kernel has ended it."""
-    look = f"case $(tr '\\0' ' ' <$file) in *' {mark} '*) exit 1;; esac"
-    machine.wait_until(f"for file in /proc/[0-9]*/cmdline; do {look}; done 2>/dev/null", timeout=5)
+    words = "$(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ')"
+    machine.wait_until(f"case {words} in *' {mark} '*) exit 1;; esac")
 
 
 @pytest.fixture

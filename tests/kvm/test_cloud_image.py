@@ -106,7 +106,7 @@ def test_no_other_agent_is_in_the_way_of_ours(configured: Machine) -> None:
 
 def test_after_a_reboot_commands_run_and_nothing_was_done_twice(configured: Machine) -> None:
     before = said(configured, "cat /proc/sys/kernel/random/boot_id; cat /root/.ssh/authorized_keys 2>&1")
-    configured.reboot()
+    configured.reboot(timeout=900)
     after = said(configured, "cat /proc/sys/kernel/random/boot_id; cat /root/.ssh/authorized_keys 2>&1")
     assert after.splitlines()[0] != before.splitlines()[0]
     assert after.splitlines()[1:] == before.splitlines()[1:]
