@@ -312,7 +312,7 @@ class Machine:
         finally:
             stream.close()
         with self._channel(user) as channel:
-            report = channel.run(f"rm {place}; {after}", deadline=Deadline(KILL_GRACE)).stdout
+            report = channel.run(f"rm {place}; {after}", deadline=Deadline(_PROBING)).stdout
         return CommandOutput(rc, out, err, report)
 
     def _spawn(self, argv: Sequence[str], user: str | None = None) -> Stream:

@@ -7,8 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..deadline import Deadline
-from ..errors import ChannelClosed, MachineDied
-from ..model import Phase
+from ..errors import ChannelClosed
 from .seed import ENDED, OUTPUT, OUTPUT_LINES, RESULT, STATUS, Seed, cloud_init_outcome
 from .site import Site
 from .vm import SHOWN, Vm
@@ -38,9 +37,7 @@ def await_cloud_init(vm: Vm, deadline: Deadline) -> None:
     def ended() -> bytes:
         with suppress(ChannelClosed):
             return vm.agent.read(ENDED, 0, 64, deadline)
-        found = vm.found()
-        if found.phase is not Phase.RUNNING:
-            raise MachineDied(f"the machine is {found.phase}: {found.reason}", where=vm.where)
+        vm.must_run()
         return b""
 
     vm.wait_for(ended, f"cloud-init of {vm.name}", deadline, f"{SHOWN}; look inside: cat /var/log/cloud-init.log")

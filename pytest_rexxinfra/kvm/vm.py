@@ -33,6 +33,8 @@ TAIL = 4000
 _PANIC = "Kernel panic - not syncing"
 _POLL = 0.1
 SHOWN = "its console is shown above"
+"""The hint of an error that `Vm.wait_for` raises."""
+
 _READY = "running", "degraded"
 _ELEMENT = 2
 """VIR_DOMAIN_METADATA_ELEMENT"""
@@ -189,7 +191,7 @@ class Vm:
         def there() -> bool:
             if self.agent.answers():
                 return True
-            self._must_run()
+            self.must_run()
             if _PANIC in self.console():
                 raise MachineDied("the machine's kernel gave up", where=self.where)
             return False
@@ -197,7 +199,8 @@ class Vm:
         hint = f"{SHOWN}; does the image have what its kernel and init need?"
         self.wait_for(there, f"{self.name} to boot", deadline, hint)
 
-    def _must_run(self) -> None:
+    def must_run(self) -> None:
+        """Raise `MachineDied` unless it runs."""
         found = self.found()
         if found.phase is not Phase.RUNNING:
             raise MachineDied(f"the machine is {found.phase}: {found.reason}", where=self.where)
@@ -239,7 +242,7 @@ class Vm:
             with suppress(ChannelClosed, AgentRefused, LibvirtError):
                 if self.agent.answers():
                     return self.boot_id(deadline) not in (before, b"")
-            self._must_run()
+            self.must_run()
             return False
 
         self.wait_for(booted, f"{self.name} to boot again", deadline, SHOWN)
